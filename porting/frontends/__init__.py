@@ -1,0 +1,50 @@
+"""Sources become models here: ONNX files, exported programs, and Python factories."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from porting.errors import UsageError
+from porting.frontends.source import Source
+
+__all__ = ["Source", "load"]
+
+_FACTORY = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
+
+
+def load(text: str) -> Source:
+    """Import a source by what it looks like: ``*.onnx``, ``*.pt2`` or ``package.module:factory``.
+
+    Raises UsageError when it looks like none of them or does not exist, InvalidModelError when it is broken.
+    """
+    path = Path(text)
+    if not path.exists() and _FACTORY.fullmatch(text):
+        from porting.frontends import torch_export
+
+        return torch_export.load_factory(text)
+    if not path.exists():
+        raise UsageError(
+            f"no source {text!r}",
+            required="an .onnx file, a .pt2 file, or package.module:factory",
+            fix="check the path; a factory is written with a colon",
+        )
+    if path.is_dir():
+        raise UsageError(
+            f"{text!r} is a folder",
+            required="an .onnx file, a .pt2 file, or package.module:factory",
+            fix="name the model file inside it",
+        )
+    if path.suffix == ".pt2":
+        from porting.frontends import torch_export
+
+        return torch_export.load_pt2(path)
+    if path.suffix == ".onnx":
+        from porting.frontends import onnx_file
+
+        return onnx_file.load(path)
+    raise UsageError(
+        f"cannot tell what {text!r} is from its ending",
+        required="an .onnx file, a .pt2 file, or package.module:factory",
+        met=path.suffix or "no ending",
+    )

@@ -1,0 +1,254 @@
+"""ONNX files: read, refuse what is broken or unsafe, and know where every value comes from."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+from google.protobuf.message import DecodeError
+
+from porting.errors import InvalidModelError
+from porting.frontends import origin
+from porting.frontends.source import Arrays, Source
+
+OLDEST_OPSET = 11
+_CHUNK = 1 << 22
+
+
+def load(path: Path) -> Source:
+    """Read a model file and whatever external data it names.
+
+    Raises InvalidModelError for a file that is truncated or no ONNX, external data outside the model's folder or
+    shorter than the tensors in it, a cycle, a type or shape contradiction, an opset below 11, or NaN in a weight.
+    """
+    model = read_model(path)
+    origin.stamp(model)
+    return Source(
+        text=str(path),
+        kind="onnx",
+        model=model,
+        digest=_digest(path, model),
+        reference=lambda inputs: run_onnxruntime(path, inputs),
+        reference_name="onnxruntime, float32, optimizations disabled",
+    )
+
+
+def read_model(path: Path) -> ir.Model:
+    """The file as a model, checked for structure, types, external data and weights."""
+    try:
+        proto = onnx.load(path, load_external_data=False)
+    except (DecodeError, ValueError) as error:
+        raise InvalidModelError(
+            f"{path} is not a whole ONNX file",
+            required="an onnx.ModelProto",
+            met=str(error).splitlines()[0] or "undecodable bytes",
+            fix="export or copy it again",
+        ) from error
+    except OSError as error:
+        raise InvalidModelError(f"cannot read {path}", met=error.strerror) from error
+    if not proto.opset_import or not proto.HasField("graph"):
+        raise InvalidModelError(
+            f"{path} is not a whole ONNX file", required="a graph and its opset imports", met="neither or one of them"
+        )
+    for tensor in _tensors(proto):
+        if tensor.data_location == onnx.TensorProto.EXTERNAL:
+            _check_external(path, tensor)
+    _check_structure(path, proto)
+    model = ir.from_proto(proto)
+    ir.external_data.set_base_dir(model.graph, path.parent)
+    _check_opset(path, model)
+    check_weights(model)
+    return model
+
+
+def check_weights(model: ir.Model) -> None:
+    """Refuse NaN in any floating initializer, naming all of them. Infinities are masks and stay."""
+    bad = []
+    for graph in model.graphs():
+        for value in graph.initializers.values():
+            if value.const_value is None or not value.const_value.dtype.is_floating_point():
+                continue
+            array = value.const_value.numpy()
+            if array.dtype.itemsize >= 2:
+                count = int(np.count_nonzero(np.isnan(array.astype(np.float32, copy=False))))
+                if count:
+                    bad.append(f"{value.name} ({count} of {array.size})")
+    if bad:
+        raise InvalidModelError(
+            "NaN in weights", required="finite weights", met=", ".join(bad), fix="repair the checkpoint"
+        )
+
+
+def run_onnxruntime(path: Path, inputs: Mapping[str, np.ndarray]) -> Arrays:
+    """Run a model file in stock onnxruntime on CPU, one thread, graph optimizations disabled."""
+    session = open_session(path)
+    names = [o.name for o in session.get_outputs()]
+    return dict(zip(names, session.run(names, dict(inputs)), strict=True))
+
+
+def open_session(path: Path):  # type: ignore[no-untyped-def]  # onnxruntime ships no types
+    """A stock onnxruntime session with optimizations disabled and one thread."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    options.intra_op_num_threads = 1
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    return onnxruntime.InferenceSession(os.fspath(path), options, providers=["CPUExecutionProvider"])
+
+
+def _tensors(proto: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
+    def of_nodes(nodes: list[onnx.NodeProto]) -> Iterator[onnx.TensorProto]:
+        for node in nodes:
+            for attribute in node.attribute:
+                if attribute.HasField("t"):
+                    yield attribute.t
+                yield from attribute.tensors
+                for graph in (*([attribute.g] if attribute.HasField("g") else []), *attribute.graphs):
+                    yield from of_graph(graph)
+
+    def of_graph(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
+        yield from graph.initializer
+        for sparse in graph.sparse_initializer:
+            yield sparse.values
+            yield sparse.indices
+        yield from of_nodes(list(graph.node))
+
+    yield from of_graph(proto.graph)
+    for function in proto.functions:
+        yield from of_nodes(list(function.node))
+
+
+def _check_external(path: Path, tensor: onnx.TensorProto) -> None:
+    entries = {e.key: e.value for e in tensor.external_data}
+    location = entries.get("location", "")
+    folder = path.parent.resolve()
+    target = (folder / location).resolve()
+    where = f"tensor {tensor.name!r} of {path}"
+    if not location or os.path.isabs(location) or not target.is_relative_to(folder):
+        raise InvalidModelError(
+            "external data outside the model's folder is refused",
+            required=f"a file below {folder}",
+            met=location or "no location",
+            where=where,
+            fix="move the data beside the model and save it with relative locations",
+        )
+    if not target.is_file():
+        raise InvalidModelError("external data is missing", required=str(target), met="no such file", where=where)
+    try:
+        offset = int(entries.get("offset", 0))
+        dtype = ir.DataType(tensor.data_type)
+        need = int(np.prod(tensor.dims, dtype=np.int64)) * dtype.bitwidth
+        length = int(entries.get("length", (need + 7) // 8))
+    except (TypeError, ValueError) as error:
+        raise InvalidModelError("external data is ill-described", met=str(error), where=where) from error
+    have = target.stat().st_size
+    if offset < 0 or length < 0 or length * 8 < need or offset + length > have:
+        raise InvalidModelError(
+            "external data is shorter than its tensor",
+            required=f"{(need + 7) // 8} bytes from offset {offset}",
+            met=f"length {length} in a file of {have} bytes",
+            where=where,
+            fix="copy the data file again",
+        )
+
+
+def _check_structure(path: Path, proto: onnx.ModelProto) -> None:
+    _check_acyclic(path, proto.graph)
+    skeleton = _without_large_weights(proto)
+    try:
+        onnx.shape_inference.infer_shapes(skeleton, check_type=True, strict_mode=True)
+    except onnx.shape_inference.InferenceError as error:
+        raise InvalidModelError(
+            f"{path} contradicts itself: a type or a shape cannot be right",
+            met=_essence(str(error)),
+            fix="run onnx.checker.check_model(path, full_check=True) on it",
+        ) from error
+
+
+def _essence(message: str) -> str:
+    lines = [line.strip() for line in message.splitlines() if line.strip()]
+    return "; ".join(lines[:4])
+
+
+def _without_large_weights(proto: onnx.ModelProto) -> onnx.ModelProto:
+    """A copy for inference: initializers above 4 KiB become declared inputs, so no protobuf limit is met."""
+    bare = onnx.ModelProto()
+    bare.CopyFrom(proto) if proto.ByteSize() < 1 << 20 else _copy_bare(proto, bare)
+    return bare
+
+
+def _copy_bare(proto: onnx.ModelProto, bare: onnx.ModelProto) -> None:
+    bare.ir_version = max(proto.ir_version, 4)
+    bare.opset_import.extend(proto.opset_import)
+    bare.functions.extend(proto.functions)
+    graph = bare.graph
+    graph.name = proto.graph.name
+    graph.node.extend(proto.graph.node)
+    graph.input.extend(proto.graph.input)
+    graph.output.extend(proto.graph.output)
+    declared = {i.name for i in proto.graph.input}
+    for tensor in proto.graph.initializer:
+        if tensor.data_location != onnx.TensorProto.EXTERNAL and len(tensor.raw_data) <= 4096:
+            graph.initializer.append(tensor)
+        elif tensor.name not in declared:
+            graph.input.append(onnx.helper.make_tensor_value_info(tensor.name, tensor.data_type, list(tensor.dims)))
+
+
+def _check_acyclic(path: Path, graph: onnx.GraphProto) -> None:
+    """Kahn's algorithm over names; what is left over lies on or behind a cycle."""
+    producer = {name: i for i, node in enumerate(graph.node) for name in node.output if name}
+    uses: dict[int, list[int]] = {}
+    missing = [0] * len(graph.node)
+    for i, node in enumerate(graph.node):
+        for name in {n for n in node.input if n}:
+            if name in producer:
+                uses.setdefault(producer[name], []).append(i)
+                missing[i] += 1
+    ready = [i for i, count in enumerate(missing) if count == 0]
+    done = 0
+    while ready:
+        done += 1
+        for user in uses.get(ready.pop(), ()):
+            missing[user] -= 1
+            if missing[user] == 0:
+                ready.append(user)
+    if done < len(graph.node):
+        stuck = [n.name or n.output[0] for i, n in enumerate(graph.node) if missing[i] > 0]
+        raise InvalidModelError(
+            f"{path} has a cycle",
+            required="an acyclic graph",
+            met=f"{len(stuck)} nodes wait for each other: {', '.join(stuck[:8])}{' ...' if len(stuck) > 8 else ''}",
+        )
+
+
+def _check_opset(path: Path, model: ir.Model) -> None:
+    newest = onnx.defs.onnx_opset_version()
+    version = model.opset_imports.get("", model.opset_imports.get("ai.onnx"))
+    if version is not None and not OLDEST_OPSET <= version <= newest:
+        raise InvalidModelError(
+            f"{path} has opset {version}",
+            required=f"{OLDEST_OPSET} to {newest} (onnx {onnx.__version__})",
+            met=version,
+            fix="export again" if version < OLDEST_OPSET else "install a newer onnx",
+        )
+
+
+def _digest(path: Path, model: ir.Model) -> str:
+    files = {path}
+    for graph in model.graphs():
+        for value in graph.initializers.values():
+            if isinstance(value.const_value, ir.ExternalTensor):
+                files.add(Path(value.const_value.path))
+    digest = hashlib.sha256()
+    for file in [path, *sorted(files - {path})]:
+        with open(file, "rb") as stream:
+            while chunk := stream.read(_CHUNK):
+                digest.update(chunk)
+    return digest.hexdigest()

@@ -1,0 +1,66 @@
+"""The user's names: what every imported value stands for, with module path, class, file and line where known."""
+
+from __future__ import annotations
+
+import ast
+import re
+
+import onnx_ir as ir
+
+from porting_passes import provenance
+
+_SCOPES = "pkg.torch.onnx.name_scopes"
+_CLASSES = "pkg.torch.onnx.class_hierarchy"
+_TRACE = "pkg.torch.onnx.stack_trace"
+_FRAME = re.compile(r'File "([^"]+)", line (\d+)')
+_NOT_USER_CODE = ("torch/nn/modules/", "torch/_", "torch/onnx/", "torch/export/", "torch/utils/", "torch/fx/")
+
+
+def stamp(model: ir.Model) -> None:
+    """Give every value of the main graph and its subgraphs the provenance of itself."""
+    for graph in model.graphs():
+        for value in (*graph.inputs, *graph.initializers.values()):
+            provenance.set_(value, provenance.Provenance(sources=(value.name or "",), equal=True))
+        for node in graph:
+            module, class_name, file, line = _place(node)
+            for value in node.outputs:
+                if value.name:
+                    provenance.set_(
+                        value,
+                        provenance.Provenance(
+                            sources=(value.name,),
+                            equal=True,
+                            module=module,
+                            class_name=class_name,
+                            file=file,
+                            line=line,
+                        ),
+                    )
+
+
+def _place(node: ir.Node) -> tuple[str | None, str | None, str | None, int | None]:
+    """Module path, class, file and line from the metadata that torch's exporter leaves on nodes."""
+    metadata = node.metadata_props
+    module = class_name = file = None
+    line = None
+    scopes, classes = _list(metadata.get(_SCOPES)), _list(metadata.get(_CLASSES))
+    # The last scope is the node itself, the one before it the innermost module; the first is the root, unnamed.
+    if len(scopes) >= 2:
+        module = scopes[-2] or None
+        if len(classes) >= 2:
+            class_name = classes[-2].rsplit(".", 1)[-1]
+    frames = _FRAME.findall(metadata.get(_TRACE, ""))
+    own = [f for f in frames if not any(part in f[0] for part in _NOT_USER_CODE)]
+    if own:
+        file, line = own[-1][0], int(own[-1][1])
+    return module, class_name, file, line
+
+
+def _list(text: str | None) -> list[str]:
+    if not text:
+        return []
+    try:
+        value = ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        return []
+    return [str(item) for item in value] if isinstance(value, list) else []
