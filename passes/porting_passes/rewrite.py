@@ -1,0 +1,234 @@
+"""Local rewrites: patterns in onnxscript's language, applied by a driver whose cost grows linearly with the graph.
+
+The stock driver tries every rule at every node. Here rules are indexed by the operator of the pattern's output node,
+and the operators right above it are compared before the matcher starts, so a node costs about one dictionary look-up.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+from onnxscript.rewriter import pattern as patterns
+
+from porting_passes import provenance
+from porting_passes.contract import EXACT, Contract, Example
+from porting_passes.schemas import exists
+from porting_passes.splice import Names, ReplacementTape, discard, splice
+
+__all__ = ["EXACT", "Applied", "Contract", "Example", "Rewrite", "RewritePass", "RewriteResult"]
+
+Accepts = Callable[[str, str, int], bool]
+
+
+@dataclasses.dataclass(frozen=True)
+class Rewrite:
+    """A local pattern, what replaces it, and what the replacement promises about numbers.
+
+    pattern(op, *variables): onnxscript's pattern language. The pattern has one output node from which all its other
+    nodes are reached; it may return several values.
+    replacement(op, **bindings): emits nodes on ``op`` (:class:`porting_passes.splice.ReplacementTape`) and returns
+    the new value of each pattern output, or None to leave the graph as it is. An unmatched optional variable is None.
+    condition(context, **bindings): whether to rewrite; ``context.nodes`` are the matched nodes.
+    keep_shared: rewrite also where inner values have other consumers; the nodes that these need stay.
+    commute: also match with the operands of Add, Mul and other commutative operators swapped.
+    Attributes that the pattern does not name are allowed on the matched nodes: the condition must look at them.
+    """
+
+    name: str
+    pattern: Callable[..., Any]
+    replacement: Callable[..., Any]
+    contract: Contract
+    examples: Callable[[np.random.Generator], Iterable[Example]]
+    condition: Callable[..., Any] | None = None
+    keep_shared: bool = False
+    commute: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class Applied:
+    """One application of a rewrite: its name, its contract, and the source values that the new values stand for."""
+
+    rule: str
+    contract: Contract
+    sources: tuple[str, ...]
+
+
+@dataclasses.dataclass
+class RewriteResult(ir.passes.PassResult):
+    """A pass result that also lists what was applied, in the order of application."""
+
+    applied: list[Applied] = dataclasses.field(default_factory=list)
+
+
+class _Matcher(patterns.SimplePatternMatcher):
+    """The stock matcher, except that a constant must really be one and is read only when its size fits."""
+
+    def _match_constant(self, pattern_constant: Any, value: ir.Value) -> bool:
+        expected = pattern_constant.value
+        size = len(expected) if isinstance(expected, list) else 1
+        tensor = value.const_value
+        if tensor is None or value.is_graph_input() or tensor.size != size:
+            return self.fail(f"{value.name} is not a constant of {size} elements")
+        return super()._match_constant(pattern_constant, value)
+
+
+class _Rule:
+    """A rewrite compiled for matching; ``above`` are (input index, operator) pairs that must hold at the root."""
+
+    def __init__(self, rewrite: Rewrite, graph_pattern: Any) -> None:
+        if len(graph_pattern.output_nodes) != 1:
+            raise ValueError(f"rewrite {rewrite.name}: its pattern has {len(graph_pattern.output_nodes)} output nodes")
+        self.rewrite = rewrite
+        self.outputs: int = graph_pattern.num_outputs
+        self._pattern = patterns.Pattern(graph_pattern, rewrite.condition, _Matcher, name=rewrite.name)
+        root = graph_pattern.output_node
+        identifier = root.op_identifier()
+        self.root: tuple[str, str] | None = identifier[:2] if identifier else None
+        producers = [value.producer() if value is not None else None for value in root.inputs]
+        self.above = tuple(
+            (i, producer.op_type) for i, producer in enumerate(producers) if producer and producer.op_identifier()
+        )
+
+    def match(self, model: ir.Model, scope: ir.Graph | ir.Function, node: ir.Node) -> Any:
+        """The stock match result when the pattern ends at ``node`` and the condition holds, else None."""
+        inputs = node.inputs
+        for index, op_type in self.above:
+            operand = inputs[index] if index < len(inputs) else None
+            producer = operand.producer() if operand is not None else None
+            if producer is None or producer.op_type != op_type:
+                return None
+        found = self._pattern.match(model, scope, node, check_nodes_are_removable=not self.rewrite.keep_shared)
+        return found or None
+
+
+def _compile(rewrites: Sequence[Rewrite]) -> list[_Rule]:
+    rules = []
+    for rewrite in rewrites:
+        graph_pattern = patterns.Pattern(rewrite.pattern)._target_pattern
+        variants = graph_pattern.commute() if rewrite.commute else [graph_pattern]
+        rules += [_Rule(rewrite, variant) for variant in variants]
+    return rules
+
+
+class RewritePass(ir.passes.InPlacePass):
+    """Apply rewrites everywhere, subgraphs and functions included, until none applies.
+
+    1. A pattern matches and its condition holds: replace it. The new values inherit the provenance of the old ones;
+       a value that replaces a pattern output takes its name, type, shape and place among the graph outputs.
+    2. The replacement needs an operator that the model's opset lacks or ``accepts`` refuses: leave the graph.
+    3. A rule is not offered a node that it made itself, so the pass ends.
+    """
+
+    def __init__(self, rewrites: Sequence[Rewrite], *, accepts: Accepts | None = None) -> None:
+        super().__init__()
+        self.rewrites = tuple(rewrites)
+        self._accepts = accepts
+        self._index: dict[tuple[str, str] | None, list[_Rule]] = {}
+        rules = _compile(self.rewrites)
+        for key in {rule.root for rule in rules}:
+            self._index[key] = [rule for rule in rules if rule.root in (key, None)]
+        self._ordered = any(rule.outputs > 1 for rule in rules)
+
+    def call(self, model: ir.Model) -> RewriteResult:
+        """Rewrite in place."""
+        applied: list[Applied] = []
+        names = Names(model)
+        for scope in (model.graph, *model.functions.values()):
+            _expose_constants(scope)
+            made_by: dict[ir.Node, frozenset[str]] = {}
+            before = -1
+            while before != len(applied):
+                before = len(applied)
+                self._sweep(model, scope, scope, applied, names, made_by)
+        return RewriteResult(model, bool(applied), applied)
+
+    def _sweep(
+        self,
+        model: ir.Model,
+        root: ir.Graph | ir.Function,
+        scope: ir.Graph | ir.Function,
+        applied: list[Applied],
+        names: Names,
+        made_by: dict[ir.Node, frozenset[str]],
+    ) -> None:
+        """One pass over the nodes of ``scope`` and of the subgraphs inside it; ``root`` holds the opset imports."""
+        positions = {node: float(i) for i, node in enumerate(scope)} if self._ordered else None
+        anything = self._index.get(None, [])
+        for node in scope:
+            for rule in self._index.get((node.domain, node.op_type), anything):
+                lineage = made_by.get(node, frozenset())
+                if rule.rewrite.name in lineage:
+                    continue
+                new_nodes = self._try(rule, model, root, scope, node, applied, names, positions)
+                if new_nodes is not None:
+                    made_by.update(dict.fromkeys(new_nodes, lineage | {rule.rewrite.name}))
+                    break
+            for attribute in node.attributes.values():
+                if attribute.type == ir.AttributeType.GRAPH and not attribute.is_ref():
+                    self._sweep(model, root, attribute.as_graph(), applied, names, made_by)
+                elif attribute.type == ir.AttributeType.GRAPHS and not attribute.is_ref():
+                    for graph in attribute.as_graphs():
+                        self._sweep(model, root, graph, applied, names, made_by)
+
+    def _try(
+        self,
+        rule: _Rule,
+        model: ir.Model,
+        root: ir.Graph | ir.Function,
+        scope: ir.Graph | ir.Function,
+        node: ir.Node,
+        applied: list[Applied],
+        names: Names,
+        positions: dict[ir.Node, float] | None,
+    ) -> Sequence[ir.Node] | None:
+        """Match and replace at one node; the new nodes, or None when the graph was left as it is."""
+        match = rule.match(model, scope, node)
+        if match is None:
+            return None
+        rewrite = rule.rewrite
+        tape = ReplacementTape()
+        outputs = rewrite.replacement(tape, **match.bindings)
+        if outputs is None or outputs is False or not self._emittable(tape.nodes, root):
+            discard(tape.nodes)
+            return None
+        new_outputs = [outputs] if isinstance(outputs, ir.Value) else list(outputs)
+        if len(new_outputs) != len(match.outputs):
+            raise ValueError(f"rewrite {rewrite.name} gave {len(new_outputs)} values for {len(match.outputs)}")
+        sources = _sources(match.outputs)
+        if not splice(scope, node, match.nodes, match.outputs, tape, new_outputs, rewrite.name, names, positions):
+            discard(tape.nodes)
+            return None
+        for domain in {new.domain for new in tape.nodes}:
+            for imports in (root.opset_imports, model.opset_imports):
+                imports.setdefault(domain, 1)
+        applied.append(Applied(rewrite.name, rewrite.contract, sources))
+        return tape.nodes
+
+    def _emittable(self, nodes: Sequence[ir.Node], root: ir.Graph | ir.Function) -> bool:
+        """Whether every new node exists at the opset in force and is accepted."""
+        for node in nodes:
+            version = root.opset_imports.get(node.domain, 1)
+            if not exists(node.domain, node.op_type, version):
+                return False
+            if self._accepts is not None and not self._accepts(node.domain, node.op_type, version):
+                return False
+        return True
+
+
+def _sources(values: Iterable[ir.Value]) -> tuple[str, ...]:
+    """Source names of values, or their own names where no provenance is recorded."""
+    found: dict[str, None] = {}
+    for value in values:
+        found.update(dict.fromkeys(provenance.of(value).sources or ([value.name] if value.name else [])))
+    return tuple(found)
+
+
+def _expose_constants(scope: ir.Graph | ir.Function) -> None:
+    """Hang the tensor of every Constant node on its output, where the matcher looks for constants."""
+    for node in ir.traversal.RecursiveGraphIterator(scope):
+        if node.op_type == "Constant" and node.domain == "" and node.outputs[0].const_value is None:
+            node.outputs[0].const_value = ir.convenience.get_const_tensor(node.outputs[0])
