@@ -1,0 +1,5 @@
+"""``python -m porting``."""
+
+from porting.cli import main
+
+main()

@@ -1,0 +1,107 @@
+"""The command line: one command a file, imported when it is called. Errors own their exit codes."""
+
+from __future__ import annotations
+
+import importlib
+import signal
+import sys
+from types import FrameType
+from typing import Any
+
+import click
+
+from porting import __version__
+
+# name -> (module with `command`, line of help). Listed here so that `porting --help` imports no command.
+COMMANDS = {
+    "backends": "List the registered backends with their surfaces, operator counts and schemes.",
+    "check": "Say which nodes of SOURCE have no legal form on a backend, and why.",
+    "doctor": "Show versions, the native module, and backends that failed to load.",
+    "port": "Port SOURCE to a backend: rewrite, quantize, emit, and prove parity.",
+    "reference": "Run SOURCE on CPU in float32.",
+    "simulate": "Run a port on CPU with the chip's arithmetic.",
+    "verify": "Measure the parity of a port against its source.",
+}
+INTERRUPTED = 130
+
+
+class _Commands(click.Group):
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return sorted(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        command: click.Command = importlib.import_module(f"porting.cli.{cmd_name}").command
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, COMMANDS[name]) for name in self.list_commands(ctx)])
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        name = args[0] if args else ""
+        if name and name not in COMMANDS and not name.startswith("-"):
+            import difflib
+
+            near = difflib.get_close_matches(name, COMMANDS, n=1)
+            hint = f" Did you mean {near[0]!r}?" if near else ""
+            ctx.fail(f"No such command {name!r}.{hint} Known: {', '.join(sorted(COMMANDS))}.")
+        return super().resolve_command(ctx, args)
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(__version__, prog_name="porting")
+@click.option("--debug", is_flag=True, help="Show the traceback of an error.")
+def cli(debug: bool) -> None:
+    """Port PyTorch and ONNX models to domestic inference accelerators, with proof of parity.
+
+    Exit codes: 0 done; 1 parity out of budget; 2 bad usage or input; 3 illegal for the backend;
+    4 legality unknown; 5 a backend, toolchain or runner failed.
+    """
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Entry point: run the command, print an error for people, exit with the error's own code."""
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    debug = "--debug" in arguments
+    if debug:  # Accepted anywhere on the line.
+        arguments = ["--debug", *(a for a in arguments if a != "--debug")]
+    signal.signal(signal.SIGTERM, _terminate)
+    try:
+        result: Any = cli.main(args=arguments, prog_name="porting", standalone_mode=False)
+        sys.exit(result if isinstance(result, int) else 0)
+    except click.exceptions.Abort:
+        click.echo("interrupted", err=True)
+        sys.exit(INTERRUPTED)
+    except KeyboardInterrupt:
+        click.echo("interrupted", err=True)
+        sys.exit(INTERRUPTED)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except BrokenPipeError:
+        sys.stderr.close()
+        sys.exit(INTERRUPTED)
+    except Exception as error:
+        if debug:
+            raise
+        sys.exit(_report(error))
+
+
+def _terminate(signum: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
+def _report(error: Exception) -> int:
+    from porting_kernels.errors import PortingError
+
+    if isinstance(error, PortingError):
+        click.echo(f"error: {error}", err=True)
+        return error.exit_code
+    click.echo(
+        f"internal error: {type(error).__name__}: {error}\n  try      --debug for the traceback, and report it", err=True
+    )
+    return 70

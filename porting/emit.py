@@ -1,0 +1,121 @@
+"""Models to files: one weight file beside them, content-addressed, so that model and twin share every tensor."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import BinaryIO, Literal
+
+import onnx
+import onnx_ir as ir
+
+import porting
+
+WEIGHTS = "weights.bin"
+WeightPlace = Literal["beside", "embed", "none"]
+
+# A converter reads shapes, axes and scalars while it parses: they stay in the model file.
+_SMALL = 1024
+_ALIGNMENT = 64
+
+
+class WeightFile:
+    """Tensors appended to one file, each content once, aligned to 64 bytes.
+
+    stored=False keeps the book without writing: the references of a model whose weights are left out.
+    """
+
+    def __init__(self, folder: Path, *, stored: bool = True) -> None:
+        self._folder = folder
+        self._stored = stored
+        self._stream: BinaryIO | None = None
+        self._end = 0
+        self._places: dict[tuple[bytes, int], int] = {}
+
+    def add(self, tensor: ir.TensorProtocol) -> ir.ExternalTensor:
+        """The tensor as a reference into the file, written if its bytes are new."""
+        data = tensor.tobytes()
+        key = (hashlib.sha256(data).digest(), len(data))
+        if key not in self._places:
+            offset = -(-self._end // _ALIGNMENT) * _ALIGNMENT
+            if self._stored:
+                if self._stream is None:
+                    self._stream = open(self._folder / WEIGHTS, "wb")
+                self._stream.write(b"\0" * (offset - self._end))
+                self._stream.write(data)
+            self._places[key] = offset
+            self._end = offset + len(data)
+        return ir.ExternalTensor(
+            location=WEIGHTS,
+            offset=self._places[key],
+            length=len(data),
+            dtype=tensor.dtype,
+            shape=ir.Shape(tensor.shape),
+            name=tensor.name or "",
+            base_dir=self._folder,
+        )
+
+    def close(self) -> None:
+        """Flush and close; a file that holds nothing is not made."""
+        if self._stream is not None:
+            self._stream.close()
+            self._stream = None
+
+
+def write_model(model: ir.Model, path: Path, weights: WeightFile | None) -> None:
+    """Write ``model`` to ``path``: bytes depend on nothing but the model.
+
+    weights=None embeds every tensor; protobuf then bounds the file at 2 GiB (OverflowError beyond).
+    The exporter's own metadata is left out: it holds paths of the machine and is in provenance.jsonl.
+    """
+    originals: list[tuple[ir.Value, ir.TensorProtocol]] = []
+    if weights is not None:
+        for graph in model.graphs():
+            for value in graph.initializers.values():
+                tensor = value.const_value
+                if tensor is not None and tensor.nbytes > _SMALL and tensor.dtype != ir.DataType.STRING:
+                    originals.append((value, tensor))
+                    value.const_value = weights.add(tensor)
+    try:
+        proto = ir.to_proto(model)
+    finally:
+        for value, tensor in originals:
+            value.const_value = tensor
+    _strip(proto.graph)
+    for function in proto.functions:
+        function.ClearField("metadata_props")
+        for node in function.node:
+            _strip_node(node)
+    proto.ClearField("metadata_props")
+    proto.ClearField("doc_string")
+    proto.producer_name, proto.producer_version = "porting", porting.__version__
+    proto.ir_version = onnx.helper.find_min_ir_version_for(
+        [o for o in proto.opset_import if o.domain in ("", "ai.onnx", "ai.onnx.ml")], ignore_unknown=True
+    )
+    if proto.functions:
+        proto.ir_version = max(proto.ir_version, 8)
+    path.write_bytes(proto.SerializeToString(deterministic=True))
+
+
+def _strip(graph: onnx.GraphProto) -> None:
+    graph.ClearField("metadata_props")
+    graph.ClearField("doc_string")
+    graph.ClearField("quantization_annotation")
+    for value in (*graph.input, *graph.output, *graph.value_info):
+        value.ClearField("metadata_props")
+        value.ClearField("doc_string")
+    for tensor in graph.initializer:
+        tensor.ClearField("metadata_props")
+        tensor.ClearField("doc_string")
+    for node in graph.node:
+        _strip_node(node)
+
+
+def _strip_node(node: onnx.NodeProto) -> None:
+    node.ClearField("metadata_props")
+    node.ClearField("doc_string")
+    for attribute in node.attribute:
+        if attribute.HasField("g"):
+            _strip(attribute.g)
+        for graph in attribute.graphs:
+            _strip(graph)
