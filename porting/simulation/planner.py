@@ -1,0 +1,318 @@
+"""Model -> plan: every node resolved to its meaning, every value to a slot, every constant converted once.
+
+A node's meaning is looked for in this order: a kernel of its operator, an operator with graphs inside, a function of
+the model, the function body of the operator's schema. Functions run as inner plans, so that an error inside one says
+so.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import onnx_ir as ir
+import torch
+from porting_kernels import dtypes, registry
+from porting_kernels.errors import PortingError, UnsupportedOperatorError
+from porting_kernels.numerics import Numerics
+
+from porting.simulation import control_flow, schema_bodies
+from porting.simulation.plan import ABSENT, Plan, Step, describe_node, place
+
+Call = Callable[..., Any]
+Bindings = Mapping[str, ir.Attr]
+
+_GRAPH_TYPES = (ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS)
+
+
+class Planner:
+    """Makes the plans of one model under one numerics."""
+
+    def __init__(self, model: ir.Model, numerics: Numerics) -> None:
+        self._functions = model.functions
+        self._numerics = numerics
+        self._tensors: dict[int, tuple[ir.TensorProtocol, torch.Tensor]] = {}
+        self._planned: dict[Any, Plan] = {}
+        self._open: list[Any] = []
+
+    def main(self, graph: ir.Graph) -> tuple[Plan, dict[ir.Value, int]]:
+        """The plan of the main graph and the slot of each of its values."""
+        scope = Scope(self, graph, graph.opset_imports, {})
+        plan = scope.plan()
+        scope.check_closed()
+        return plan, scope.slots
+
+    def tensor(self, tensor: ir.TensorProtocol) -> torch.Tensor:
+        """A constant in torch, converted once; it shares the memory of the model, or of its mapped weight file."""
+        known = self._tensors.get(id(tensor))
+        if known is None:
+            value = dtypes.to_torch(tensor.numpy())
+            if self._numerics.float64:
+                value = value.to(dtypes.promoted(value.dtype))
+            # The key is an address, so the tensor is kept alive beside its value.
+            known = self._tensors[id(tensor)] = (tensor, value)
+        return known[1]
+
+    def resolve(self, node: ir.Node, opsets: Mapping[str, int], bindings: Bindings) -> Call:
+        """The call that computes a node without graphs inside."""
+        domain = "" if node.domain == "ai.onnx" else node.domain
+        version = version_of(node, domain, opsets)
+        attributes = _resolved_attributes(node, bindings)
+        kernel = registry.lookup(domain, node.op_type, version)
+        if kernel is not None:
+            return self._kernel_call(node, kernel, version, attributes)
+        function = self._functions.get((node.domain, node.op_type, node.overload))
+        if function is not None:
+            return self._function_call(function, _with_defaults(function, attributes))
+        if schema_bodies.has_body(domain, node.op_type, version):
+            return self._schema_call(node, domain, version, attributes)
+        raise UnsupportedOperatorError(
+            f"operator {domain or 'ai.onnx'}::{node.op_type} at opset {version} has no kernel and no function body",
+            met=describe_node(node),
+            where=place(node),
+            fix=f"add a model-local function {node.op_type!r} of domain {node.domain!r} with a body in standard ONNX "
+            "to the model, or register a kernel for it with porting_kernels.registry.kernel",
+        )
+
+    def attribute_values(self, attributes: Mapping[str, ir.Attr]) -> dict[str, Any]:
+        """Attributes as kernels take them; graphs are left out."""
+        return {name: self._value(a) for name, a in attributes.items() if a.type not in _GRAPH_TYPES}
+
+    def _value(self, attribute: ir.Attr) -> Any:
+        if attribute.type == ir.AttributeType.TENSOR:
+            return self.tensor(attribute.value)
+        if attribute.type == ir.AttributeType.TENSORS:
+            return [self.tensor(tensor) for tensor in attribute.value]
+        return list(attribute.value) if isinstance(attribute.value, tuple) else attribute.value
+
+    def _kernel_call(
+        self, node: ir.Node, kernel: registry.Kernel, version: int, attributes: Mapping[str, ir.Attr]
+    ) -> Call:
+        values = self.attribute_values(attributes)
+        known = inspect.signature(kernel.function).parameters
+        takes_any = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in known.values())
+        unknown = [] if takes_any else sorted(set(values) - set(known))
+        if unknown:
+            raise PortingError(
+                f"{describe_node(node)} has attributes that its operator does not have",
+                required="one of " + ", ".join(p.name for p in known.values() if p.kind is p.KEYWORD_ONLY),
+                met=", ".join(unknown),
+                where=place(node),
+            )
+        if kernel.takes_context:
+            values["context"] = registry.Context(version, len(node.outputs), self._numerics)
+        call = functools.partial(kernel.function, **values) if values else kernel.function
+        return _promoting(call) if self._numerics.float64 else call
+
+    def _function_call(self, function: ir.Function, bindings: Bindings) -> Call:
+        key = (function.identifier(), tuple(sorted((n, a.type, _identity(a.value)) for n, a in bindings.items())))
+        plan = self._planned.get(key)
+        if plan is None:
+            plan = self._planned[key] = self._function_plan(function, bindings)
+        return functools.partial(_call_function, plan, len(function.inputs))
+
+    def _function_plan(self, function: ir.Function, bindings: Bindings) -> Plan:
+        if function.identifier() in self._open:
+            raise PortingError(
+                "a function calls itself", met=" -> ".join("::".join(i[:2]) for i in self._open), where=function.name
+            )
+        self._open.append(function.identifier())
+        try:
+            scope = Scope(self, function.graph, function.opset_imports, bindings)
+            plan = scope.plan()
+            scope.check_closed()
+            return plan
+        finally:
+            self._open.pop()
+
+    def _schema_call(self, node: ir.Node, domain: str, version: int, attributes: dict[str, ir.Attr]) -> Call:
+        attributes = {**schema_bodies.defaults(domain, node.op_type, version), **attributes}
+        plans: dict[tuple[torch.dtype | None, ...], Call] = {}
+
+        def typed(*operands: torch.Tensor | None) -> Any:
+            key = tuple([None if operand is None else operand.dtype for operand in operands])
+            call = plans.get(key)
+            if call is None:
+                call = plans[key] = self._schema_body(node, domain, version, attributes, operands)
+            return call(*operands)
+
+        if schema_bodies.depends_on_types(domain, node.op_type, version):
+            return typed
+        return self._schema_body(node, domain, version, attributes, ())
+
+    def _schema_body(
+        self,
+        node: ir.Node,
+        domain: str,
+        version: int,
+        attributes: dict[str, ir.Attr],
+        operands: Sequence[torch.Tensor | None],
+    ) -> Call:
+        function = schema_bodies.body(node, domain, version, list(attributes.values()), operands)
+        if function is None:
+            raise UnsupportedOperatorError(
+                f"the function body of {node.op_type} at opset {version} does not exist for these operands",
+                met=", ".join(map(dtypes.describe, operands)),
+            )
+        return functools.partial(_call_function, self._function_plan(function, attributes), len(function.inputs))
+
+
+class Scope:
+    """One graph being planned. Values of graphs around it become further parameters, in order of first use."""
+
+    def __init__(self, planner: Planner, graph: ir.Graph, opsets: Mapping[str, int], bindings: Bindings) -> None:
+        self._planner = planner
+        self._graph = graph
+        self._opsets = opsets
+        self._bindings = bindings
+        self._own = {value for node in graph for value in node.outputs}
+        self._constants: dict[int, Any] = {ABSENT: None}
+        self._count = 1
+        self.slots: dict[ir.Value, int] = {}
+        self.captures: list[ir.Value] = []
+
+    def plan(self) -> Plan:
+        """Plan all nodes of the graph."""
+        inputs = [self._new_slot(value) for value in self._graph.inputs]
+        steps: list[Step] = []
+        for node in self._graph:
+            if node.op_type == "Constant" and node.domain in ("", "ai.onnx"):
+                slot = self._new_slot(node.outputs[0])
+                self._constants[slot] = self._planner.resolve(node, self._opsets, self._bindings)()
+                continue
+            steps.append(self._step(node))
+        results = [self._slot(value) for value in self._graph.outputs]
+        parameters = inputs + [self.slots[value] for value in self.captures]
+        return Plan(
+            _freeing(steps, kept={*self._constants, *results}),
+            slots=self._count,
+            parameters=parameters,
+            results=results,
+            constants=self._constants,
+        )
+
+    def check_closed(self) -> None:
+        """Raise PortingError if the graph uses values that nothing around it can give."""
+        if self.captures:
+            raise PortingError(
+                f"graph {self._graph.name!r} uses values that no node, input or initializer gives",
+                met=", ".join(repr(value.name) for value in self.captures),
+            )
+
+    def _new_slot(self, value: ir.Value) -> int:
+        slot = self.slots[value] = self._count
+        self._count += 1
+        return slot
+
+    def _slot(self, value: ir.Value | None) -> int:
+        if value is None:
+            return ABSENT
+        slot = self.slots.get(value)
+        if slot is not None:
+            return slot
+        if value in self._own:
+            raise PortingError(
+                f"value {value.name!r} is used before it is computed", required="nodes in topological order"
+            )
+        slot = self._new_slot(value)
+        if value.is_initializer() and not value.is_graph_input():
+            self._constants[slot] = self._planner.tensor(data_of(value))
+        else:
+            self.captures.append(value)
+        return slot
+
+    def _step(self, node: ir.Node) -> Step:
+        graphs = {name: a.as_graph() for name, a in node.attributes.items() if a.type == ir.AttributeType.GRAPH}
+        inputs = [self._slot(value) for value in node.inputs]
+        if graphs and control_flow.handles("" if node.domain == "ai.onnx" else node.domain, node.op_type):
+            call, captured = self._control_call(node, graphs)
+            inputs += captured
+        else:
+            call = self._planner.resolve(node, self._opsets, self._bindings)
+        outputs = tuple([self._new_slot(value) for value in node.outputs])
+        return Step(node, call, tuple(inputs), outputs, ())
+
+    def _control_call(self, node: ir.Node, graphs: Mapping[str, ir.Graph]) -> tuple[Call, list[int]]:
+        domain = "" if node.domain == "ai.onnx" else node.domain
+        captured: dict[ir.Value, int] = {}
+        subgraphs = {}
+        for name, graph in graphs.items():
+            scope = Scope(self._planner, graph, self._opsets, self._bindings)
+            plan = scope.plan()
+            picks = tuple([captured.setdefault(value, len(captured)) for value in scope.captures])
+            subgraphs[name] = control_flow.Subgraph(graph, plan, picks)
+        attributes = self._planner.attribute_values(_resolved_attributes(node, self._bindings))
+        version = version_of(node, domain, self._opsets)
+        control_node = control_flow.ControlNode(subgraphs, attributes, len(node.inputs), version)
+        return control_flow.build(domain, node.op_type, control_node), [self._slot(value) for value in captured]
+
+
+def data_of(value: ir.Value) -> ir.TensorProtocol:
+    """The data of an initializer. Raises PortingError where a model was saved without its weights."""
+    if value.const_value is None:
+        raise PortingError(f"initializer {value.name!r} has no data", fix="bring the model with its weights")
+    return value.const_value
+
+
+def version_of(node: ir.Node, domain: str, opsets: Mapping[str, int]) -> int:
+    """The opset version that a node is to be read at. Raises PortingError if ONNX's own is not imported."""
+    version = node.version if node.version is not None else opsets.get(domain, opsets.get(node.domain))
+    if version is None and not domain:
+        version = opsets.get("ai.onnx")
+        if version is None:
+            raise PortingError("the model imports no version of the ONNX operator set", where=describe_node(node))
+    return 1 if version is None else version
+
+
+def _resolved_attributes(node: ir.Node, bindings: Bindings) -> dict[str, ir.Attr]:
+    """A node's attributes, those that refer to the enclosing function's replaced by what the caller gave."""
+    resolved = {}
+    for name, attribute in node.attributes.items():
+        if attribute.ref_attr_name is None:
+            resolved[name] = attribute
+            continue
+        bound = bindings.get(attribute.ref_attr_name)
+        if bound is not None:
+            resolved[name] = ir.Attr(name, bound.type, bound.value)
+    return resolved
+
+
+def _with_defaults(function: ir.Function, attributes: dict[str, ir.Attr]) -> dict[str, ir.Attr]:
+    given = {name: attribute for name, attribute in function.attributes.items() if attribute.value is not None}
+    return {**given, **attributes}
+
+
+def _identity(value: Any) -> Any:
+    """Something equal for equal attribute values: numbers, text and tuples of them as they are, others by address."""
+    return value if isinstance(value, int | float | str | tuple) else id(value)
+
+
+def _call_function(plan: Plan, parameters: int, *operands: Any) -> tuple[Any, ...]:
+    """Run a function body; operands that the caller leaves out at the end are absent."""
+    return plan(*operands, *[None] * (parameters - len(operands)))
+
+
+def _promoting(call: Call) -> Call:
+    """The call with every floating-point result in float64."""
+
+    def promoted(value: Any) -> Any:
+        if isinstance(value, torch.Tensor):
+            return value.double() if value.is_floating_point() else value
+        if isinstance(value, list | tuple):
+            return type(value)(promoted(item) for item in value)
+        return value
+
+    return lambda *operands: promoted(call(*operands))
+
+
+def _freeing(steps: Sequence[Step], kept: set[int]) -> list[Step]:
+    """The steps with each slot, other than the kept ones, freed after the last step that touches it."""
+    seen = set(kept)
+    freed: list[Step] = []
+    for step in reversed(steps):
+        last = {slot for slot in (*step.inputs, *step.outputs) if slot not in seen}
+        seen |= last
+        freed.append(Step(step.node, step.call, step.inputs, step.outputs, tuple(sorted(last))))
+    return freed[::-1]
