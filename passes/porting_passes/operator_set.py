@@ -1,0 +1,236 @@
+"""What one surface of a backend accepts, as data: one row for each form of an operator, with its sources.
+
+The JSON form of a set (schema in docs/operator-sets.md) has ``surface``, ``opset`` (the one to export), ``unlisted``
+(the verdict on an operator that no row names), ``unlisted_reason``, ``sources``, ``rows``, ``refused`` (operators with
+a reason), ``refused_dtypes`` (dtypes that the chip does not have) and ``converted_dtypes`` (dtypes that the surface
+replaces by others before it looks at a row).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import json
+from collections.abc import Mapping
+from typing import Any, Literal, Protocol, get_args
+
+from porting_kernels.errors import PortingError
+from porting_passes.constraints import parse
+
+Evidence = Literal["doc", "vendor table", "parser source", "public consumer", "measured", "assumed"]
+Verdict = Literal["illegal", "unknown"]
+Unlisted = Literal["illegal", "unknown", "legal"]
+
+
+class TextFile(Protocol):
+    """A path, or a file inside an installed package."""
+
+    def read_text(self, encoding: str | None = None) -> str:
+        """The whole text."""
+
+
+class OperatorSetError(PortingError):
+    """A data file of operators that contradicts itself."""
+
+
+@dataclasses.dataclass(frozen=True)
+class OperandRow:
+    """One input or output.
+
+    dtypes: ONNX names in lower case; None: the source states none, so none is refused.
+    operand: its position in the composite operator that the row implements, where that differs from its position
+    here. packer: the named conversion that makes this operand's stored form from the composite's; ``dtypes`` are those
+    of the stored form.
+    """
+
+    name: str
+    dtypes: tuple[str, ...] | None = None
+    optional: bool = False
+    variadic: bool = False
+    operand: int | None = None
+    packer: str | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class ConstraintRow:
+    """A limit. expression: None where the language cannot say it: such a text is shown, never decided.
+
+    verdict: the answer when the limit is not kept; ``unknown`` where the public contract ends there.
+    composite: a limit on the composite operator that the row implements, and on its attributes; not on the row's own.
+    """
+
+    text: str
+    expression: str | None
+    source: str
+    verdict: Verdict = "illegal"
+    composite: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class AttributeRow:
+    """How an attribute of the row's operator is made from the composite's: taken ``from_`` one of it, or ``constant``.
+
+    default: the value that counts when the node does not give the attribute. required: the node must give it.
+    """
+
+    name: str
+    from_: str | None = None
+    constant: Any = None
+    default: Any = None
+    required: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class OperatorRow:
+    """One accepted form of an operator. opset: versions of ai.onnx at which it is accepted, both included."""
+
+    operator: str
+    domain: str
+    opset: tuple[int, int]
+    inputs: tuple[OperandRow, ...] | None
+    outputs: tuple[OperandRow, ...] | None
+    source: tuple[str, ...]
+    evidence: Evidence
+    form: str = ""
+    implements: str | None = None
+    combinations: tuple[tuple[str | None, ...], ...] = ()
+    attributes: tuple[AttributeRow, ...] = ()
+    constraints: tuple[ConstraintRow, ...] = ()
+    since: str | None = None
+    until: str | None = None
+    notes: tuple[str, ...] = ()
+
+    @property
+    def name(self) -> str:
+        """The operator for people, with the row's form where it has one."""
+        return qualified(self.domain, self.operator) + (f" ({self.form})" if self.form else "")
+
+    @property
+    def operands(self) -> tuple[OperandRow, ...]:
+        """Inputs, then outputs."""
+        return (self.inputs or ()) + (self.outputs or ())
+
+
+@dataclasses.dataclass(frozen=True)
+class Refusal:
+    """Something that the surface is known not to take."""
+
+    reason: str
+    source: str
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class OperatorSet:
+    """The rows of one surface, found by operator. Compared by identity: legality verdicts are kept per set."""
+
+    surface: str
+    opset: int | None
+    unlisted: Unlisted
+    unlisted_reason: Refusal
+    rows: tuple[OperatorRow, ...] = ()
+    refused: Mapping[str, Refusal] = dataclasses.field(default_factory=dict)
+    refused_dtypes: Mapping[str, Refusal] = dataclasses.field(default_factory=dict)
+    converted_dtypes: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    sources: tuple[str, ...] = ()
+
+    @functools.cached_property
+    def _by_operator(self) -> dict[tuple[str, str], tuple[OperatorRow, ...]]:
+        found: dict[tuple[str, str], list[OperatorRow]] = {}
+        for row in self.rows:
+            found.setdefault((row.domain, row.operator), []).append(row)
+            if row.implements is not None:
+                domain, _, op_type = row.implements.rpartition(".")
+                found.setdefault((domain, op_type), []).append(row)
+        return {key: tuple(rows) for key, rows in found.items()}
+
+    def find(self, domain: str, op_type: str) -> tuple[OperatorRow, ...]:
+        """Every row that takes the operator as it is, or that implements it (a composite operator)."""
+        return self._by_operator.get(("" if domain == "ai.onnx" else domain, op_type), ())
+
+    def implementing(self, composite: str) -> tuple[OperatorRow, ...]:
+        """The rows that implement a composite operator, e.g. ``porting.Quantize``, in the order to try them."""
+        return tuple(row for row in self.rows if row.implements == composite)
+
+    def accepts(self, domain: str, op_type: str, version: int) -> bool:
+        """Whether some form of the operator is accepted at an opset, whatever its operands."""
+        rows = self.find(domain, op_type)
+        if not rows:
+            return self.unlisted == "legal" and qualified(domain, op_type) not in self.refused
+        return any(row.opset[0] <= version <= row.opset[1] for row in rows)
+
+    def unexpressed(self) -> list[tuple[OperatorRow, ConstraintRow]]:
+        """Limits that are known as text only; none of them is decided by the legality check."""
+        return [(row, limit) for row in self.rows for limit in row.constraints if limit.expression is None]
+
+    @classmethod
+    def load(cls, path: TextFile) -> OperatorSet:
+        """Read a set from its JSON file. OperatorSetError where the file contradicts itself."""
+        return cls.from_json(json.loads(path.read_text(encoding="utf-8")))
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> OperatorSet:
+        """The set that a parsed JSON file describes."""
+        rows = tuple(_row(entry) for entry in data["rows"])
+        result = cls(
+            surface=data["surface"],
+            opset=data["opset"],
+            unlisted=data["unlisted"],
+            unlisted_reason=Refusal(**data["unlisted_reason"]),
+            rows=rows,
+            refused={name: Refusal(**entry) for name, entry in data.get("refused", {}).items()},
+            refused_dtypes={name: Refusal(**entry) for name, entry in data.get("refused_dtypes", {}).items()},
+            converted_dtypes=dict(data.get("converted_dtypes", {})),
+            sources=tuple(data.get("sources", ())),
+        )
+        if result.unlisted not in get_args(Unlisted):
+            raise OperatorSetError(f"operator set {result.surface}: bad 'unlisted'", met=result.unlisted)
+        for row in rows:
+            _check(row, result)
+        return result
+
+
+def qualified(domain: str, op_type: str) -> str:
+    """``Type`` for the default domain, ``domain.Type`` for any other."""
+    return op_type if domain in ("", "ai.onnx") else f"{domain}.{op_type}"
+
+
+def _operands(entries: list[dict[str, Any]] | None) -> tuple[OperandRow, ...] | None:
+    if entries is None:
+        return None
+    return tuple(OperandRow(**{**e, "dtypes": tuple(e["dtypes"]) if e.get("dtypes") else None}) for e in entries)
+
+
+def _row(entry: Mapping[str, Any]) -> OperatorRow:
+    fields = dict(entry)
+    fields["opset"] = tuple(fields["opset"])
+    fields["source"] = tuple(fields["source"])
+    fields["notes"] = tuple(fields.get("notes", ()))
+    fields["inputs"] = _operands(fields.get("inputs"))
+    fields["outputs"] = _operands(fields.get("outputs"))
+    fields["combinations"] = tuple(tuple(c) for c in fields.get("combinations", ()))
+    fields["constraints"] = tuple(ConstraintRow(**c) for c in fields.get("constraints", ()))
+    fields["attributes"] = tuple(
+        AttributeRow(name=name, **{"from_" if k == "from" else k: v for k, v in attribute.items()})
+        for name, attribute in fields.get("attributes", {}).items()
+    )
+    return OperatorRow(**fields)
+
+
+def _check(row: OperatorRow, operator_set: OperatorSet) -> None:
+    """A row must speak of its own operands only, and not be refused at the same time."""
+    where = f"operator set {operator_set.surface}, row {row.name}"
+    if row.evidence not in get_args(Evidence) or not row.source:
+        raise OperatorSetError(f"{where}: no source, or unknown evidence", met=row.evidence)
+    if qualified(row.domain, row.operator) in operator_set.refused:
+        raise OperatorSetError(f"{where}: the operator is also listed as refused")
+    if any(len(c) != len(row.operands) for c in row.combinations):
+        raise OperatorSetError(f"{where}: a combination of dtypes does not name every operand")
+    own = {operand.name for operand in row.operands}
+    for limit in row.constraints:
+        if limit.verdict not in get_args(Verdict):
+            raise OperatorSetError(f"{where}: bad verdict", met=limit.verdict)
+        if limit.expression is None:
+            continue
+        strangers = parse(limit.expression).operands - own
+        if strangers:
+            raise OperatorSetError(f"{where}: {limit.expression!r} names operands the row lacks", met=strangers)
