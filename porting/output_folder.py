@@ -15,6 +15,8 @@ from porting.errors import ExistingOutputError, OutputBusyError, OutputError
 # Only a folder that a run of ours wrote may be replaced by --force.
 MANIFEST = "port.json"
 
+_UNWRITABLE = (errno.EACCES, errno.EEXIST, errno.ENAMETOOLONG, errno.ENOTDIR, errno.EPERM, errno.EROFS)
+
 
 @contextlib.contextmanager
 def claim(out: Path, *, force: bool = False) -> Iterator[Path]:
@@ -115,7 +117,7 @@ def _disk_errors(out: Path) -> Iterator[None]:
                 where=error.filename or out,
                 fix="free space or name another -o; nothing was left behind",
             ) from error
-        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.ENAMETOOLONG):
+        if error.errno in _UNWRITABLE:
             raise OutputError(
                 f"cannot write {out}", met=os.strerror(error.errno or 0), where=error.filename or out
             ) from error

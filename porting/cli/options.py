@@ -1,0 +1,96 @@
+"""Options that several commands share, and the parsers of their small notations."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import click
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+DTYPES = ("float32", "float16", "bfloat16")
+
+
+class ShapeType(click.ParamType[tuple[str, tuple[int | str | None, ...]]]):
+    """``x=1x3x224x224``; a dimension may be a number, a name, or ``?`` to leave it as it is."""
+
+    name = "NAME=DIMS"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[str, tuple[int | str | None, ...]]:
+        """``(input name, dimensions)``; a usage error where the notation is broken."""
+        name, separator, text = str(value).rpartition("=")
+        parts = text.split("x") if text else []
+        if not separator or not name or not all(re.fullmatch(r"\d+|\?|[A-Za-z_]\w*", p) for p in parts):
+            self.fail(f"{value!r} is not NAME=DIMS, e.g. x=1x3x224x224 or x=batchx3x?x?", param, ctx)
+        if any(p.isdigit() and int(p) == 0 for p in parts):
+            self.fail(f"{value!r} has a dimension of 0", param, ctx)
+        return name, tuple(int(p) if p.isdigit() else None if p == "?" else p for p in parts)
+
+
+class DimType(click.ParamType[tuple[str, tuple[int, int]]]):
+    """``batch=1..8`` or ``batch=4``."""
+
+    name = "NAME=LOW..HIGH"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[str, tuple[int, int]]:
+        """``(symbol, (low, high))``; a usage error where the notation or the interval is broken."""
+        match = re.fullmatch(r"([^=]+)=(\d+)(?:\.\.(\d+))?", str(value))
+        if not match:
+            self.fail(f"{value!r} is not NAME=LOW..HIGH, e.g. batch=1..8, or NAME=N", param, ctx)
+        low, high = int(match[2]), int(match[3] or match[2])
+        if not 1 <= low <= high:
+            self.fail(f"{value!r}: an interval runs from 1 or more up to its end", param, ctx)
+        return match[1], (low, high)
+
+
+def target(command: Command) -> Command:
+    """What the model is ported to, and under which shapes: --backend, --surface, --scheme, --dtype, --shape, --dim."""
+    for option in reversed(
+        (
+            click.option("--backend", required=True, metavar="NAME[@TOOLKIT]", help="See `porting backends`."),
+            click.option("--surface", help="The interface to port for.  [default: the backend's first]"),
+            click.option("--scheme", default="none", show_default=True, help="How weights and activations are quantized."),
+            click.option(
+                "--dtype",
+                type=click.Choice(DTYPES),
+                default="float32",
+                show_default=True,
+                help="The floating type between operators.",
+            ),
+            click.option(
+                "--shape", "shapes", type=ShapeType(), multiple=True, help="Fix an input's shape: x=1x3x224x224."
+            ),
+            click.option("--dim", "dims", type=DimType(), multiple=True, help="Bound a symbolic dimension: batch=1..8."),
+            click.option(
+                "--allow-unknown",
+                metavar="OP,..",
+                default="",
+                help="Let these operators through although their legality is unknown; recorded in port.json.",
+            ),
+        )
+    ):
+        command = option(command)
+    return command
+
+
+def threads(command: Command) -> Command:
+    """--threads: samples run side by side; every result is the same for any number."""
+    return click.option(
+        "--threads",
+        type=click.IntRange(min=1),
+        default=os.cpu_count() or 1,
+        show_default="all cores",
+        help="Samples run side by side; results do not depend on it.",
+    )(command)
+
+
+def names(text: str) -> tuple[str, ...]:
+    """A comma-separated list without blanks and empties."""
+    return tuple(part.strip() for part in text.split(",") if part.strip())
