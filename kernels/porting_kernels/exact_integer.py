@@ -1,0 +1,37 @@
+"""Exact integer contractions on float hardware paths.
+
+Float convolutions and matrix products are many times faster on a CPU than integer ones, and exact as long as every
+partial sum is an integer that the format holds: below 2**24 in float32, below 2**53 in float64.
+"""
+
+from __future__ import annotations
+
+import torch
+
+_FLOAT32_INTEGERS = 2**24
+
+
+def contraction_dtype(x: torch.Tensor, w: torch.Tensor, *, output_axis: int | None = 0) -> torch.dtype:
+    """The cheapest float dtype in which contracting integers x with w is exact.
+
+    No partial sum, in any order, exceeds max|x| * max over outputs of sum|w|. ``output_axis`` is the axis of w that
+    indexes the outputs; None sums over all of w but its last axis.
+    """
+    if x.numel() == 0 or w.numel() == 0:
+        return torch.float32
+    magnitudes = w.abs() if w.dtype != torch.int8 else w.to(torch.int16).abs()
+    if output_axis is None:
+        sums = magnitudes.sum(dim=tuple(range(w.ndim - 1)), dtype=torch.int64)
+    else:
+        axes = tuple(i for i in range(w.ndim) if i != output_axis % w.ndim)
+        sums = magnitudes.sum(dim=axes, dtype=torch.int64) if axes else magnitudes
+    low, high = (int(v) for v in torch.aminmax(x))
+    bound = max(abs(low), abs(high)) * int(sums.max())
+    return torch.float32 if bound < _FLOAT32_INTEGERS else torch.float64
+
+
+def to_int32(accumulator: torch.Tensor) -> torch.Tensor:
+    """An integral float accumulator as int32; sums beyond int32 wrap, as a 32-bit accumulator does."""
+    if accumulator.dtype == torch.float64:
+        return accumulator.round_().to(torch.int64).to(torch.int32)
+    return accumulator.round_().to(torch.int32)
