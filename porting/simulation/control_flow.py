@@ -8,10 +8,10 @@ from typing import Any
 
 import onnx_ir as ir
 import torch
-from porting_kernels import dtypes
-from porting_kernels.errors import PortingError, ShapeError
 
 from porting.simulation.plan import Plan
+from porting_kernels import dtypes
+from porting_kernels.errors import PortingError, ShapeError
 
 Call = Callable[..., Any]
 

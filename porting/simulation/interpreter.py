@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 import torch
-from porting_kernels import dtypes
-from porting_kernels.errors import DtypeError, PortingError, ShapeError
-from porting_kernels.numerics import EXACT, Numerics
 
 from porting.simulation.plan import Observer, Step
 from porting.simulation.planner import Planner, data_of
+from porting_kernels import dtypes
+from porting_kernels.errors import DtypeError, PortingError, ShapeError
+from porting_kernels.numerics import EXACT, Numerics
 
 Tap = Callable[[ir.Value, torch.Tensor], "torch.Tensor | None"]
 

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import onnx_ir as ir
+
 from porting_kernels.dtypes import describe
 from porting_kernels.errors import PortingError
 from porting_passes import provenance

@@ -14,12 +14,12 @@ from typing import Any
 
 import onnx_ir as ir
 import torch
-from porting_kernels import dtypes, registry
-from porting_kernels.errors import PortingError, UnsupportedOperatorError
-from porting_kernels.numerics import Numerics
 
 from porting.simulation import control_flow, schema_bodies
 from porting.simulation.plan import ABSENT, Plan, Step, describe_node, place
+from porting_kernels import dtypes, registry
+from porting_kernels.errors import PortingError, UnsupportedOperatorError
+from porting_kernels.numerics import Numerics
 
 Call = Callable[..., Any]
 Bindings = Mapping[str, ir.Attr]

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import onnx
 import onnx_ir as ir
 import torch
+
 from porting_kernels import dtypes
 
 
