@@ -17,6 +17,7 @@ from onnxscript.rewriter import pattern as patterns
 from porting_passes import provenance
 from porting_passes.contract import EXACT, Contract, Example
 from porting_passes.schemas import exists
+from porting_passes.scopes import Scope, scopes, subgraphs
 from porting_passes.splice import Names, ReplacementTape, discard, splice
 
 __all__ = ["EXACT", "Applied", "Contract", "Example", "Rewrite", "RewritePass", "RewriteResult"]
@@ -64,7 +65,7 @@ class RewriteResult(ir.passes.PassResult):
     applied: list[Applied] = dataclasses.field(default_factory=list)
 
 
-class _Matcher(patterns.SimplePatternMatcher):
+class _Matcher(patterns.SimplePatternMatcher):  # type: ignore[misc]  # onnxscript has no types for mypy
     """The stock matcher, except that a constant must really be one and is read only when its size fits."""
 
     def _match_constant(self, pattern_constant: Any, value: ir.Value) -> bool:
@@ -72,8 +73,8 @@ class _Matcher(patterns.SimplePatternMatcher):
         size = len(expected) if isinstance(expected, list) else 1
         tensor = value.const_value
         if tensor is None or value.is_graph_input() or tensor.size != size:
-            return self.fail(f"{value.name} is not a constant of {size} elements")
-        return super()._match_constant(pattern_constant, value)
+            return bool(self.fail(f"{value.name} is not a constant of {size} elements"))
+        return bool(super()._match_constant(pattern_constant, value))
 
 
 class _Rule:
@@ -93,7 +94,7 @@ class _Rule:
             (i, producer.op_type) for i, producer in enumerate(producers) if producer and producer.op_identifier()
         )
 
-    def match(self, model: ir.Model, scope: ir.Graph | ir.Function, node: ir.Node) -> Any:
+    def match(self, model: ir.Model, scope: Scope, node: ir.Node) -> Any:
         """The stock match result when the pattern ends at ``node`` and the condition holds, else None."""
         inputs = node.inputs
         for index, op_type in self.above:
@@ -137,7 +138,7 @@ class RewritePass(ir.passes.InPlacePass):
         """Rewrite in place."""
         applied: list[Applied] = []
         names = Names(model)
-        for scope in (model.graph, *model.functions.values()):
+        for scope in scopes(model):
             _expose_constants(scope)
             made_by: dict[ir.Node, frozenset[str]] = {}
             before = -1
@@ -149,8 +150,8 @@ class RewritePass(ir.passes.InPlacePass):
     def _sweep(
         self,
         model: ir.Model,
-        root: ir.Graph | ir.Function,
-        scope: ir.Graph | ir.Function,
+        root: Scope,
+        scope: Scope,
         applied: list[Applied],
         names: Names,
         made_by: dict[ir.Node, frozenset[str]],
@@ -167,19 +168,15 @@ class RewritePass(ir.passes.InPlacePass):
                 if new_nodes is not None:
                     made_by.update(dict.fromkeys(new_nodes, lineage | {rule.rewrite.name}))
                     break
-            for attribute in node.attributes.values():
-                if attribute.type == ir.AttributeType.GRAPH and not attribute.is_ref():
-                    self._sweep(model, root, attribute.as_graph(), applied, names, made_by)
-                elif attribute.type == ir.AttributeType.GRAPHS and not attribute.is_ref():
-                    for graph in attribute.as_graphs():
-                        self._sweep(model, root, graph, applied, names, made_by)
+            for graph in subgraphs(node):
+                self._sweep(model, root, graph, applied, names, made_by)
 
     def _try(
         self,
         rule: _Rule,
         model: ir.Model,
-        root: ir.Graph | ir.Function,
-        scope: ir.Graph | ir.Function,
+        root: Scope,
+        scope: Scope,
         node: ir.Node,
         applied: list[Applied],
         names: Names,
@@ -208,7 +205,7 @@ class RewritePass(ir.passes.InPlacePass):
         applied.append(Applied(rewrite.name, rewrite.contract, sources))
         return tape.nodes
 
-    def _emittable(self, nodes: Sequence[ir.Node], root: ir.Graph | ir.Function) -> bool:
+    def _emittable(self, nodes: Sequence[ir.Node], root: Scope) -> bool:
         """Whether every new node exists at the opset in force and is accepted."""
         for node in nodes:
             version = root.opset_imports.get(node.domain, 1)
@@ -227,7 +224,7 @@ def _sources(values: Iterable[ir.Value]) -> tuple[str, ...]:
     return tuple(found)
 
 
-def _expose_constants(scope: ir.Graph | ir.Function) -> None:
+def _expose_constants(scope: Scope) -> None:
     """Hang the tensor of every Constant node on its output, where the matcher looks for constants."""
     for node in ir.traversal.RecursiveGraphIterator(scope):
         if node.op_type == "Constant" and node.domain == "" and node.outputs[0].const_value is None:

@@ -10,6 +10,7 @@ import numpy as np
 import onnx_ir as ir
 
 from porting_passes import provenance
+from porting_passes.scopes import scopes
 
 
 class Names:
@@ -36,12 +37,12 @@ class Names:
 def _all_names(model: ir.Model) -> set[str]:
     names: set[str] = set()
 
-    def enter(graph: ir.Graph | ir.Function) -> None:
+    def enter(graph: ir.Graph | ir.Function | ir.GraphView) -> None:
         names.update(value.name for value in graph.inputs if value.name)
         if isinstance(graph, ir.Graph):
             names.update(graph.initializers)
 
-    for scope in (model.graph, *model.functions.values()):
+    for scope in scopes(model):
         for node in ir.traversal.RecursiveGraphIterator(scope, enter_graph=enter):
             names.update(output.name for output in node.outputs if output.name)
             if node.name:
@@ -64,7 +65,7 @@ class ReplacementTape:
     def constant(self, array: np.ndarray | ir.TensorProtocol, name: str = "constant") -> ir.Value:
         """A new initializer (inside functions it becomes a Constant node) holding ``array``."""
         tensor = array if isinstance(array, ir.TensorProtocol) else ir.tensor(array)
-        shape = ir.Shape(tensor.shape)
+        shape = ir.Shape(tensor.shape.numpy())
         value = ir.Value(name=name, shape=shape, type=ir.TensorType(tensor.dtype), const_value=tensor)
         self.initializers.append(value)
         return value
@@ -86,7 +87,7 @@ def _renamed(name: str, value: Any) -> Any:
     if not isinstance(value, ir.Attr):
         return value
     if value.is_ref():
-        return ir.RefAttr(name, value.ref_attr_name, value.type)
+        return ir.RefAttr(name, value.ref_attr_name or name, value.type)
     return ir.Attr(name, value.type, value.value)
 
 
@@ -214,6 +215,8 @@ def _adopt_initializers(
         if isinstance(scope, ir.Graph):
             scope.register_initializer(value)
             continue
+        if value.const_value is None:
+            raise ValueError(f"rewrite {rule}: constant {value.name} has no data")
         node = ir.Node("", "Constant", [], [ir.AttrTensor("value", value.const_value)], num_outputs=1)
         node.outputs[0].name, node.outputs[0].type, node.outputs[0].shape = value.name, value.type, value.shape
         node.outputs[0].const_value = value.const_value

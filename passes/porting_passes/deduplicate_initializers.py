@@ -1,0 +1,86 @@
+"""Keep one of each group of equal weights."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+
+import numpy as np
+import onnx_ir as ir
+
+from porting_passes.scopes import subgraphs
+from porting_passes.splice import absorb
+
+_Kind = tuple[ir.DataType, tuple[int, ...]]
+_SAMPLES = 64
+
+
+class DeduplicateInitializers(ir.passes.InPlacePass):
+    """Initializers of the same dtype, shape and bytes become one: the first in order, outer graphs before inner ones.
+
+    1. Equal bytes only: 0.0 and -0.0 differ, NaNs are equal when their bits are.
+    2. A weight is read whole only when another one agrees with it in dtype, shape and a few sampled elements.
+    3. Initializers that are graph inputs (defaults) or graph outputs stay. So do those above ``limit`` bytes.
+    """
+
+    def __init__(self, *, limit: int | None = None) -> None:
+        super().__init__()
+        self._limit = limit
+
+    def call(self, model: ir.Model) -> ir.passes.PassResult:
+        """Merge in place."""
+        return ir.passes.PassResult(model, self._merge(model.graph, {}))
+
+    def _merge(self, graph: ir.Graph, outer: Mapping[_Kind, list[ir.Value]]) -> bool:
+        """Merge the initializers of ``graph`` with earlier ones and with those visible from outer graphs."""
+        visible = {kind: list(values) for kind, values in outer.items()}
+        digests: dict[ir.Value, bytes] = {}
+        modified = False
+        for name, value in list(graph.initializers.items()):
+            tensor = value.const_value
+            if tensor is None or value.is_graph_input() or value.is_graph_output():
+                continue
+            if tensor.dtype == ir.DataType.STRING or (self._limit is not None and tensor.nbytes > self._limit):
+                continue
+            candidates = visible.setdefault((tensor.dtype, tuple(tensor.shape.numpy())), [])
+            kept = next((other for other in candidates if _equal(other, value, digests)), None)
+            if kept is None:
+                candidates.append(value)
+                continue
+            absorb(kept, value, "deduplicate_initializers")
+            value.replace_all_uses_with(kept)
+            del graph.initializers[name]
+            modified = True
+        for node in graph:
+            for body in subgraphs(node):
+                modified |= self._merge(body, visible)
+        return modified
+
+
+def _equal(a: ir.Value, b: ir.Value, digests: dict[ir.Value, bytes]) -> bool:
+    first, second = a.const_value, b.const_value
+    if first is None or second is None:
+        return False
+    if first is second:
+        return True
+    if isinstance(first, ir.ExternalTensor) and _place(first) == _place(second):
+        return True
+    return _sample(first) == _sample(second) and _digest(a, digests) == _digest(b, digests)
+
+
+def _place(tensor: ir.TensorProtocol) -> tuple[object, ...] | None:
+    return (tensor.path, tensor.offset, tensor.length) if isinstance(tensor, ir.ExternalTensor) else None
+
+
+def _sample(tensor: ir.TensorProtocol) -> bytes:
+    """A few elements spread over the tensor: unequal weights nearly always differ here."""
+    flat = tensor.numpy().reshape(-1)
+    return flat[:: max(1, flat.size // _SAMPLES)].tobytes()
+
+
+def _digest(value: ir.Value, digests: dict[ir.Value, bytes]) -> bytes:
+    if value not in digests:
+        tensor = value.const_value
+        array = np.ascontiguousarray(tensor.numpy()) if tensor is not None else np.empty(0)
+        digests[value] = hashlib.sha256(array.reshape(-1).view(np.uint8).data).digest()
+    return digests[value]
