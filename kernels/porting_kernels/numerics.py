@@ -12,6 +12,7 @@ from typing import Literal, get_args
 
 Rounding = Literal["half_even", "half_away", "half_up"]
 ScaleFormat = Literal["float32", "fp19"]
+Overflow = Literal["infinite", "saturate"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -21,17 +22,20 @@ class Numerics:
     quantize_rounding: float -> integer code, ties only; everything else goes to the nearest.
     dequantize_scale: the stored form of the float32 scale that multiplies an int32 accumulator; ``fp19`` keeps
         sign, 8 exponent and 10 mantissa bits, the low 13 bits are cut off.
+    dequantize_overflow: what a dequantized value beyond float16 becomes.
     float64: run floating-point operators in float64 (the ``ref64`` mode), independent of the model's dtype.
     """
 
     quantize_rounding: Rounding = "half_even"
     dequantize_scale: ScaleFormat = "float32"
+    dequantize_overflow: Overflow = "infinite"
     float64: bool = False
 
     def __post_init__(self) -> None:
         for name, allowed in (
             ("quantize_rounding", get_args(Rounding)),
             ("dequantize_scale", get_args(ScaleFormat)),
+            ("dequantize_overflow", get_args(Overflow)),
         ):
             if getattr(self, name) not in allowed:
                 raise ValueError(f"{name} is {getattr(self, name)!r}; one of {', '.join(allowed)}")

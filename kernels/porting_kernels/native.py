@@ -1,0 +1,62 @@
+"""The native loops, each beside the torch form that defines it.
+
+Without the module (not built, or PORTING_NATIVE=0 in the environment) every function here runs its torch form: the
+same results bit for bit, slower. The loops are single-threaded and release the interpreter lock.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+from types import ModuleType
+
+import torch
+
+from porting_kernels import dyadic_histogram
+from porting_kernels.dyadic_histogram import DyadicHistogram, NonFiniteError
+from porting_kernels.numerics import Rounding
+from porting_kernels.rounding import saturate_int8
+
+SWITCH = "PORTING_NATIVE"
+
+
+def _load() -> ModuleType | None:
+    if os.environ.get(SWITCH) == "0":
+        return None
+    try:
+        return importlib.import_module("porting_kernels._native")
+    except ImportError:
+        return None
+
+
+_module = _load()
+available = _module is not None
+"""Whether the native loops run; ``porting doctor`` shows it."""
+
+_ROUNDING_CODES: dict[Rounding, int] = {"half_even": 0, "half_away": 1, "half_up": 2}
+
+
+def instruction_set() -> str | None:
+    """The widest instruction set that the dispatcher of the native module picks on this machine; None without it."""
+    return None if _module is None else str(_module.instruction_set())
+
+
+def quantize_int8(x: torch.Tensor, scale: float, offset: int, rounding: Rounding) -> torch.Tensor:
+    """saturate(round(x * scale + offset)) as int8; x: float32, any shape. See ``rounding.saturate_int8``."""
+    if _module is None or x.dtype != torch.float32:
+        return saturate_int8(x * scale + offset, rounding)
+    x = x.contiguous()
+    codes = torch.empty(x.shape, dtype=torch.int8)
+    _module.quantize_int8(x.view(-1).numpy(), codes.view(-1).numpy(), scale, offset, _ROUNDING_CODES[rounding])
+    return codes
+
+
+def histogram(x: torch.Tensor) -> DyadicHistogram:
+    """The dyadic histogram of a float32 tensor in one pass over memory. See ``dyadic_histogram.reference``."""
+    if _module is None or x.numel() == 0:
+        return dyadic_histogram.reference(x)
+    counts, exponent, zeros, low, high, non_finite = _module.dyadic_histogram(x.contiguous().view(-1).numpy())
+    if non_finite >= 0:
+        index = torch.unravel_index(torch.tensor(non_finite), x.shape)
+        raise NonFiniteError(x.reshape(-1)[non_finite].item(), tuple(int(i) for i in index))
+    return DyadicHistogram(exponent, counts.reshape(2, dyadic_histogram.BINS), zeros, low, high)

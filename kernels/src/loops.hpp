@@ -1,0 +1,35 @@
+// The loops behind porting_kernels/native.py. Plain C++, no Python; each is defined by the torch function named there.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+namespace porting {
+
+// The loops are compiled for several instruction sets and picked at load time where compiler and libc can do that.
+#if defined(PORTING_TARGET_CLONES)
+#define PORTING_DISPATCH __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
+#else
+#define PORTING_DISPATCH
+#endif
+
+enum class Rounding { half_even = 0, half_away = 1, half_up = 2 };
+
+// codes[i] = saturate(round(x[i] * scale + offset)); product and sum are each rounded to float32; NaN becomes 0.
+void quantize_int8(const float* x, std::int8_t* codes, std::size_t size, float scale, float offset, Rounding rounding);
+
+constexpr int kBins = 2048;
+constexpr int kLeastExponent = -100;
+
+struct Histogram {
+    int exponent = kLeastExponent;
+    std::int64_t zeros = 0;
+    float low = 0;
+    float high = 0;
+    std::ptrdiff_t non_finite = -1;  // position of the first NaN or infinity; the other fields are then meaningless
+};
+
+// Adds to counts (2 * kBins, zeroed by the caller): values >= 0 first, then the magnitudes of values < 0.
+Histogram dyadic_histogram(const float* x, std::size_t size, std::int64_t* counts);
+
+}  // namespace porting

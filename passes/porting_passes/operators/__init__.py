@@ -1,0 +1,30 @@
+"""Composite operators: name, domain and meaning in standard ONNX, one a file, with the stem of its kernel.
+
+A module has ``NAME``, ``DOMAIN`` and ``body(opset)``: a function of that name and domain whose nodes are valid at
+``opset`` of the default domain, so that a model which uses the operator runs wherever ONNX runs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import onnx_ir as ir
+
+from porting_passes.operators import dequantize, integer_conv, integer_matmul, quantize
+
+BODIES: dict[tuple[str, str], Callable[[int], ir.Function]] = {
+    (module.DOMAIN, module.NAME): module.body for module in (quantize, integer_conv, integer_matmul, dequantize)
+}
+"""(domain, name) -> body of every composite operator."""
+
+
+def add_bodies(model: ir.Model) -> None:
+    """Give every composite operator that the model uses a function body, and import its domain.
+
+    Bodies are written for the model's own opset: onnxruntime refuses an inlined operator of another version.
+    """
+    used = {(n.domain, n.op_type) for n in model.graph.all_nodes()} & set(BODIES)
+    for domain, name in sorted(used):
+        function = BODIES[domain, name](model.opset_imports[""])
+        model.functions[function.identifier()] = function
+        model.opset_imports.setdefault(domain, 1)

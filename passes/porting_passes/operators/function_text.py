@@ -1,0 +1,43 @@
+"""Function bodies from ONNX's textual form, and the one thing it cannot say at old opsets: an attribute as a tensor."""
+
+from __future__ import annotations
+
+import onnx
+import onnx_ir as ir
+
+
+def parse(text: str, opset: int, domain: str = "porting") -> ir.Function:
+    """A function from ``Name <attributes> (inputs) => (outputs) { nodes }``, its nodes at ``opset``."""
+    proto = onnx.parser.parse_function(f'<opset_import: ["" : {opset}], domain: "{domain}"> {text}')
+    return ir.serde.deserialize_function(proto)
+
+
+def float_attribute(attribute: str, result: str, opset: int) -> str:
+    """Nodes that make ``result``, a float32 scalar, of the function's float attribute.
+
+    Before opset 12 Constant cannot refer to an attribute; the slope of LeakyRelu at -1 can.
+    """
+    if opset >= 12:
+        return f"{result} = Constant <value_float: float = @{attribute}> ()"
+    return f"""
+        {result}_one = Constant <value = float {{-1.0}}> ()
+        {result}_minus = LeakyRelu <alpha: float = @{attribute}> ({result}_one)
+        {result} = Neg ({result}_minus)"""
+
+
+def int8_attribute(attribute: str, result: str, opset: int) -> str:
+    """Nodes that make ``result``, an int64 scalar, of the function's int attribute, which lies in [-128, 127].
+
+    Before opset 12 Constant cannot refer to an attribute; the diagonal of EyeLike can: row 128 of a 129 x 256 matrix
+    has its 1 in column 128 + k.
+    """
+    if opset >= 12:
+        return f"{result} = Constant <value_int: int = @{attribute}> ()"
+    return f"""
+        {result}_shape = Constant <value = int64[2] {{129, 256}}> ()
+        {result}_zeros = ConstantOfShape ({result}_shape)
+        {result}_eye = EyeLike <k: int = @{attribute}> ({result}_zeros)
+        {result}_last = Constant <value = int64 {{128}}> ()
+        {result}_row = Gather <axis = 0> ({result}_eye, {result}_last)
+        {result}_column = ArgMax <axis = 0, keepdims = 0> ({result}_row)
+        {result} = Sub ({result}_column, {result}_last)"""
