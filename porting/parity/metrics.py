@@ -12,6 +12,7 @@ max_ulp        largest distance in steps of the result's format, the reference r
                without a meaning here (integers, float64, 8-bit floats)
 nan_count      elements where exactly one side is NaN
 inf_count      elements where one side is infinite and the other is not the same infinity
+overflows      elements that are finite in the reference only (a part of the two counts above)
 mismatches     integers and booleans only: elements that differ; None for floats
 =============  =====================================================================================================
 
@@ -27,23 +28,21 @@ import math
 
 import torch
 
-from porting_kernels.errors import PortingError
+from porting.errors import ParityError
 
 SQNR_CAP_DB = 300.0
 MASK_THRESHOLD = -1e8
 _CHUNK = 1 << 18
+_SUMS = ("count", "reference_energy", "result_energy", "product", "noise", "nan_count", "inf_count", "overflows")
 _ULP_VIEW = {torch.float32: torch.int32, torch.float16: torch.int16, torch.bfloat16: torch.int16}
-
-
-class ParityError(PortingError):
-    """Reference and result that cannot be compared, or that do not agree."""
-
-    exit_code = 1
 
 
 @dataclasses.dataclass(frozen=True)
 class Metrics:
-    """The table above, for one value over all samples. count: elements compared; reference_max: largest finite |r|."""
+    """The table above, for one value over all samples.
+
+    count: elements compared. reference_max: largest finite |r|, masks aside.
+    """
 
     count: int
     cosine: float
@@ -53,6 +52,7 @@ class Metrics:
     max_ulp: int | None
     nan_count: int
     inf_count: int
+    overflows: int
     mismatches: int | None
     reference_max: float
 
@@ -84,6 +84,7 @@ class Accumulator:
     max_ulp: int | None = None
     nan_count: int = 0
     inf_count: int = 0
+    overflows: int = 0
     mismatches: int | None = None
     reference_max: float = 0.0
 
@@ -116,6 +117,10 @@ class Accumulator:
             nan_r, nan_s = r.isnan(), s.isnan()
             self.nan_count += int((nan_r != nan_s).sum())
             self.inf_count += int((~usable & ~nan_r & ~nan_s & ~agreed).sum())
+            lost = r.isfinite() & ~s.isfinite() & ~agreed
+            if bool(lost.any()):
+                self.overflows += int(lost.sum())
+                self.reference_max = max(self.reference_max, float(r[lost].abs().max()))
             usable = usable if masked is None else usable & ~masked
             r, s, reference, result = r[usable], s[usable], reference[usable], result[usable]
         if r.numel() == 0:
@@ -132,7 +137,7 @@ class Accumulator:
 
     def merge(self, other: Accumulator) -> None:
         """Add the sums of another accumulator to this one."""
-        for name in ("count", "reference_energy", "result_energy", "product", "noise", "nan_count", "inf_count"):
+        for name in _SUMS:
             setattr(self, name, getattr(self, name) + getattr(other, name))
         self.max_abs = max(self.max_abs, other.max_abs)
         self.reference_max = max(self.reference_max, other.reference_max)
@@ -153,6 +158,7 @@ class Accumulator:
             max_ulp=self.max_ulp,
             nan_count=self.nan_count,
             inf_count=self.inf_count,
+            overflows=self.overflows,
             mismatches=self.mismatches,
             reference_max=self.reference_max,
         )

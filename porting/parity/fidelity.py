@@ -1,0 +1,186 @@
+"""Port fidelity: does the port compute the scheme it claims?
+
+The simulation with exact numerics against an engine that shares no code with it: stock onnxruntime with graph
+optimizations disabled, running the written file (``twin.onnx`` or ``model.onnx``). How good the scheme is plays no
+part here.
+
+A quantizer turns a last-bit difference into a whole step wherever a value lies on the border between two codes. So
+codes are compared one quantizer at a time: after each comparison the simulation goes on with onnxruntime's codes, and
+a code that differs by one is excused, and counted, only if the value before rounding is as near to the border as the
+two engines may be apart: ``tie`` times its magnitude, at least ``tie`` steps.
+
+A bfloat16 file runs widened to float32 (see ``widen``).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+import onnxruntime
+import torch
+from porting_kernels import dtypes
+
+from porting.parity.metrics import Accumulator, Metrics
+from porting.parity.sampling import Sample, fit, in_order
+from porting.parity.widen import widened
+from porting.simulation.interpreter import Interpreter
+
+
+@dataclasses.dataclass
+class Codes:
+    """Integer codes of one quantizer. ties: differ, but within the tie distance; mismatches: differ without excuse."""
+
+    count: int = 0
+    ties: int = 0
+    mismatches: int = 0
+
+    def merge(self, other: Codes) -> None:
+        """Add another sample."""
+        self.count += other.count
+        self.ties += other.ties
+        self.mismatches += other.mismatches
+
+
+@dataclasses.dataclass(frozen=True)
+class Fidelity:
+    """outputs: simulation against ``against``, by graph output; codes: by the quantizer's output value.
+
+    not_measured: why nothing was compared; then both mappings are empty.
+    """
+
+    against: str
+    outputs: Mapping[str, Metrics] = dataclasses.field(default_factory=dict)
+    dtypes: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    codes: Mapping[str, Codes] = dataclasses.field(default_factory=dict)
+    not_measured: str | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """The ``fidelity`` entry of ``parity.json``."""
+        return {
+            "against": self.against,
+            "not_measured": self.not_measured,
+            "outputs": [
+                {"name": name, "dtype": self.dtypes[name], **metrics.to_json()}
+                for name, metrics in self.outputs.items()
+            ],
+            "codes": [{"value": name, **dataclasses.asdict(codes)} for name, codes in sorted(self.codes.items())],
+        }
+
+
+def measure_fidelity(
+    file: Path, ported: ir.Model, samples: Iterable[Sample], *, threads: int = 1, tie: float
+) -> Fidelity:
+    """Compare the simulation of ``ported`` with onnxruntime running ``file``; the two name their values alike.
+
+    tie: relative distance from the border between two codes within which either code is right.
+    """
+    against = f"onnxruntime {onnxruntime.__version__}, graph optimizations disabled"
+    if _has_bfloat16(ported):
+        against += ", bfloat16 widened to float32"
+    quantizers = {node.outputs[0].name or "": node for node in ported.graph if _is_quantizer(node)}
+    try:
+        session = stock_session(file, extra_outputs=tuple(quantizers), widen=_has_bfloat16(ported))
+    except Exception as error:  # onnxruntime raises its own, unexported classes, one a status code
+        return Fidelity(against, not_measured=f"it does not load {file.name}: {str(error).splitlines()[0]}")
+    simulation = Interpreter(ported)
+
+    def one(sample: Sample) -> tuple[dict[str, Accumulator], dict[str, Codes], dict[str, str]]:
+        inputs = fit(ported, sample)
+        expected = run_session(session, {name: _plain(tensor) for name, tensor in inputs.items()})
+        codes: dict[str, Codes] = {}
+        before: dict[str, torch.Tensor] = dict(inputs)
+        sources = {node.inputs[0].name or "" for node in quantizers.values() if node.inputs[0] is not None}
+
+        def tap(value: ir.Value, tensor: torch.Tensor) -> torch.Tensor | None:
+            name = value.name or ""
+            if name in sources:
+                before[name] = tensor
+            if name not in quantizers:
+                return None
+            theirs = dtypes.to_torch(expected[name])
+            codes[name] = _compare_codes(quantizers[name], before, theirs, tensor, tie)
+            return theirs
+
+        outputs = simulation.run(inputs, tap=tap, wanted=sources | set(quantizers))
+        sums = {}
+        for name, tensor in outputs.items():
+            sums[name] = Accumulator()
+            sums[name].update(dtypes.to_torch(expected[name]), tensor, where=f"output {name}")
+        return sums, codes, {name: str(tensor.dtype).removeprefix("torch.") for name, tensor in outputs.items()}
+
+    outputs: dict[str, Accumulator] = {}
+    codes: dict[str, Codes] = {}
+    names: dict[str, str] = {}
+    for sums, more, names in in_order(one, samples, threads):  # noqa: B007 - the dtypes are those of every sample
+        for name, accumulator in sums.items():
+            outputs.setdefault(name, Accumulator()).merge(accumulator)
+        for name, counted in more.items():
+            codes.setdefault(name, Codes()).merge(counted)
+    return Fidelity(against, {name: sums.metrics() for name, sums in outputs.items()}, names, codes)
+
+
+def stock_session(
+    file: Path, *, extra_outputs: Iterable[str] = (), widen: bool = False
+) -> onnxruntime.InferenceSession:
+    """An onnxruntime session on CPU: one thread, graph optimizations disabled.
+
+    extra_outputs: names of inner int8 values to give out. widen: turn bfloat16 into float32 first.
+    """
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    options.log_severity_level = 4
+    options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(file.parent))
+    proto = onnx.load(file, load_external_data=False)
+    if widen:
+        proto = widened(proto, file.parent)
+    present = {output.name for output in proto.graph.output}
+    for name in extra_outputs:
+        if name not in present:
+            proto.graph.output.append(onnx.helper.make_tensor_value_info(name, onnx.TensorProto.INT8, None))
+    return onnxruntime.InferenceSession(proto.SerializeToString(), options, providers=["CPUExecutionProvider"])
+
+
+def run_session(session: onnxruntime.InferenceSession, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """All outputs by name."""
+    names = [output.name for output in session.get_outputs()]
+    return dict(zip(names, session.run(names, dict(inputs)), strict=True))
+
+
+def _has_bfloat16(model: ir.Model) -> bool:
+    weights = model.graph.initializers.values()
+    computed = (value for node in model.graph for value in node.outputs)
+    return any(value.dtype == ir.DataType.BFLOAT16 for value in (*model.graph.inputs, *weights, *computed))
+
+
+def _plain(tensor: torch.Tensor) -> np.ndarray:
+    return dtypes.to_numpy(tensor.float() if tensor.dtype == torch.bfloat16 else tensor)
+
+
+def _is_quantizer(node: ir.Node) -> bool:
+    return node.domain == "porting" and node.op_type == "Quantize"
+
+
+def _compare_codes(
+    node: ir.Node, before: Mapping[str, torch.Tensor], theirs: torch.Tensor, ours: torch.Tensor, tie: float
+) -> Codes:
+    differ = theirs != ours
+    different = int(differ.sum())
+    result = Codes(count=ours.numel())
+    operand = node.inputs[0]
+    if different and operand is not None and operand.name in before:
+        scale, offset = node.attributes["scale"].as_float(), 0
+        if "offset" in node.attributes:
+            offset = node.attributes["offset"].as_int()
+        exact = before[operand.name].double() * scale + offset
+        distance = (exact - exact.floor() - 0.5).abs()
+        by_one = (theirs.to(torch.int32) - ours.to(torch.int32)).abs() == 1
+        result.ties = int((differ & by_one & (distance <= tie * exact.abs().clamp(min=1.0))).sum())
+    result.mismatches = different - result.ties
+    return result

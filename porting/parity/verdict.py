@@ -1,0 +1,159 @@
+"""From measurements and limits to an answer.
+
+pass: every limit holds, on inputs that mean something. fail: one does not. ambiguous: a difference that is no proof of
+a fault (an integer that may be a near tie, an overflow that no output notices). not_measured: nothing to judge, or
+synthetic inputs, which can show a fault but never the absence of one.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Literal
+
+from porting.parity.budgets import Budget, Limit, Question
+from porting.parity.fidelity import Codes, Fidelity
+from porting.parity.layers import Layer
+from porting.parity.metrics import Metrics, significant
+
+Verdict = Literal["pass", "fail", "ambiguous", "not_measured"]
+Inputs = Literal["user", "shipped text", "synthetic"]
+_SEVERITY: Sequence[Verdict] = ("pass", "not_measured", "ambiguous", "fail")
+
+# In this many codes a straddled border is expected by chance; a share of a handful of codes says nothing.
+_TIES_ALWAYS_ALLOWED = 2
+
+
+@dataclasses.dataclass(frozen=True)
+class Check:
+    """One limit held against one measured value.
+
+    question: reference, fidelity, outputs, isolated, overflow or baseline. subject: the output or layer.
+    where: what the user can open. source: where the limit comes from.
+    """
+
+    question: str
+    subject: str
+    metric: str
+    verdict: Verdict
+    required: str
+    met: float | str | None
+    where: str
+    source: str
+
+    def sentence(self) -> str:
+        """The check in one line for people."""
+        return f"{self.question} {self.subject}: {self.metric} required {self.required}, met {self.met}"
+
+    def to_json(self) -> dict[str, Any]:
+        """The entry of ``checks`` in ``parity.json``."""
+        entry = dataclasses.asdict(self)
+        entry["met"] = significant(self.met) if isinstance(self.met, float) else self.met
+        return entry
+
+
+class Judge:
+    """Applies one budget to the measurements of one port."""
+
+    def __init__(self, budget: Budget, *, scheme: str, dtype: str) -> None:
+        self._budget, self._scheme, self._dtype = budget, scheme, dtype
+
+    def values(self, question: Question, metrics: Mapping[str, Metrics], where: str) -> list[Check]:
+        """Reference, fidelity or scheme error at the graph outputs; where: what was compared with what."""
+        checks = []
+        for name, measured in metrics.items():
+            made = self._value(question, name, measured, f"output {name}, {where}")
+            if not made:
+                made = [
+                    Check(question, name, "limit", "not_measured", "a limit for this scheme and dtype", None, where, "")
+                ]
+            checks += made
+        return checks
+
+    def fidelity(self, fidelity: Fidelity) -> list[Check]:
+        """Outputs and integer codes against the independent engine."""
+        if fidelity.not_measured is not None:
+            return [
+                Check("fidelity", "model", "run", "not_measured", fidelity.against, fidelity.not_measured, "model", "")
+            ]
+        checks = self.values("fidelity", fidelity.outputs, f"simulation against {fidelity.against}")
+        total = Codes()
+        for codes in fidelity.codes.values():
+            total.merge(codes)
+        worst = max(fidelity.codes, key=lambda name: fidelity.codes[name].mismatches, default="")
+        limits = {m.metric: m for m in self._limits("fidelity", "integer codes")}
+        if total.count and (limit := limits.get("code_mismatch_fraction")):
+            met = total.mismatches / total.count
+            checks.append(_check(limit, "integer codes", met, worst if total.mismatches else "every quantizer"))
+        if total.count and (limit := limits.get("tie_fraction")):
+            met = max(0, total.ties - _TIES_ALWAYS_ALLOWED) / total.count
+            checks.append(_check(limit, "integer codes", met, "every quantizer"))
+        return checks
+
+    def layers(self, layers: Iterable[Layer]) -> list[Check]:
+        """The isolated view; values that overflow are left to :meth:`overflows`."""
+        return [
+            check
+            for layer in layers
+            if layer.isolated is not None
+            for check in self._value("isolated", layer.anchor.source, layer.isolated, layer.anchor.place)
+        ]
+
+    def overflows(self, layers: Iterable[Layer], outputs_hold: bool) -> list[Check]:
+        """Layers that are finite in the reference only. Ambiguous as long as no output notices, else a fault."""
+        return [
+            Check(
+                question="overflow",
+                subject=layer.anchor.source,
+                metric="reference_max",
+                verdict="ambiguous" if outputs_hold else "fail",
+                required=f"<= {layer.limit:g}",
+                met=layer.accumulated.reference_max,
+                where=layer.anchor.place,
+                source=f"largest finite value of {layer.dtype}",
+            )
+            for layer in layers
+            if layer.overflows and layer.limit is not None
+        ]
+
+    def _limits(self, question: Question, name: str) -> list[Limit]:
+        return self._budget.of(question, scheme=self._scheme, dtype=self._dtype, name=name)
+
+    def _value(self, question: Question, name: str, measured: Metrics, where: str) -> list[Check]:
+        limits = self._limits(question, name)
+        if measured.mismatches is not None:
+            limits = [m for m in limits if m.metric == "mismatch_fraction"]
+            if not limits and measured.mismatches:
+                met = measured.mismatch_fraction
+                return [
+                    Check(question, name, "mismatch_fraction", "ambiguous", "near ties only", met, where, "near ties")
+                ]
+            if not limits:
+                return [Check(question, name, "mismatch_fraction", "pass", "near ties only", 0.0, where, "near ties")]
+        checks = []
+        for limit in limits:
+            met = getattr(measured, limit.metric, None)
+            if met is not None:
+                checks.append(_check(limit, name, float(met), where))
+        return checks
+
+
+def _check(limit: Limit, subject: str, met: float, where: str) -> Check:
+    verdict: Verdict = "pass" if limit.holds(met) else "fail"
+    return Check(limit.question, subject, limit.metric, verdict, limit.required, met, where, limit.source)
+
+
+def worst(checks: Iterable[Check]) -> Verdict:
+    """The gravest verdict of some checks; not_measured when there are none."""
+    return max((check.verdict for check in checks), key=_SEVERITY.index, default="not_measured")
+
+
+def overall(checks: Sequence[Check], *, inputs: Inputs, samples: int) -> tuple[Verdict, list[str]]:
+    """The verdict on the port, with the reasons why it is not ``pass``."""
+    reasons = [check.sentence() for check in checks if check.verdict != "pass"]
+    found = worst(checks)
+    if samples == 0:
+        return "not_measured", ["no samples were compared", *reasons]
+    if found != "fail" and inputs == "synthetic":
+        return "not_measured", ["the inputs are synthetic: they can show a fault, not the absence of one", *reasons]
+    return found, reasons
