@@ -167,11 +167,11 @@ def col2im(
     columns = x.reshape(x.shape[0], -1, *block, *counts)
     padded = [n + p + q for n, p, q in zip(image, geometry.begin, geometry.end, strict=True)]
     canvas = x.new_zeros(x.shape[0], columns.shape[1], *padded)
-    everything = (slice(None), slice(None))
+    everything: tuple[slice | int, ...] = (slice(None), slice(None))
     for position in itertools.product(*map(range, block)):
         starts = [p * d for p, d in zip(position, geometry.dilations, strict=True)]
         cells = [slice(a, a + (c - 1) * s + 1, s) for a, c, s in zip(starts, counts, geometry.strides, strict=True)]
-        column: tuple[slice | int, ...] = (*everything, *position)
-        canvas[(*everything, *cells)] += columns[column]
+        place, column = (*everything, *cells), everything + position
+        canvas[place] += columns[column]
     inside = (*everything, *(slice(p, p + n) for p, n in zip(geometry.begin, image, strict=True)))
     return canvas[inside]

@@ -6,25 +6,24 @@ partial sum is an integer that the format holds: below 2**24 in float32, below 2
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 
 _FLOAT32_INTEGERS = 2**24
 
 
-def contraction_dtype(x: torch.Tensor, w: torch.Tensor, *, output_axis: int | None = 0) -> torch.dtype:
+def contraction_dtype(x: torch.Tensor, w: torch.Tensor, *, contracted: Sequence[int] | None = None) -> torch.dtype:
     """The cheapest float dtype in which contracting integers x with w is exact.
 
-    No partial sum, in any order, exceeds max|x| * max over outputs of sum|w|. ``output_axis`` is the axis of w that
-    indexes the outputs; None sums over all of w but its last axis.
+    No partial sum, in any order, exceeds max|x| * max over outputs of sum|w|. ``contracted``: the axes of w that are
+    summed over; by default all but the first, as in a convolution weight.
     """
     if x.numel() == 0 or w.numel() == 0:
         return torch.float32
-    magnitudes = w.abs() if w.dtype != torch.int8 else w.to(torch.int16).abs()
-    if output_axis is None:
-        sums = magnitudes.sum(dim=tuple(range(w.ndim - 1)), dtype=torch.int64)
-    else:
-        axes = tuple(i for i in range(w.ndim) if i != output_axis % w.ndim)
-        sums = magnitudes.sum(dim=axes, dtype=torch.int64) if axes else magnitudes
+    magnitudes = (w.to(torch.int16) if w.dtype == torch.int8 else w).abs()  # -128 has no magnitude in int8
+    axes = tuple(range(1, w.ndim)) if contracted is None else tuple(contracted)
+    sums = magnitudes.sum(dim=axes, dtype=torch.int64) if axes else magnitudes
     low, high = (int(v) for v in torch.aminmax(x))
     bound = max(abs(low), abs(high)) * int(sums.max())
     return torch.float32 if bound < _FLOAT32_INTEGERS else torch.float64

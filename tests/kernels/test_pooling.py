@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
+
 from porting_kernels.errors import ShapeError
 
 CLOSE = {"rtol": 1e-5, "atol": 1e-6}  # means of at most 27 elements, summed in two orders
@@ -31,6 +32,10 @@ def draw_windows(data, *, dilated: bool):
     if attributes["auto_pad"] == "NOTSET":  # pads below the kernel size: stock onnxruntime refuses others
         pads = attributes["pads"] = [data.draw(st.integers(0, k - 1)) for k in attributes["kernel_shape"] * 2]
         attributes["ceil_mode"] = data.draw(st.integers(0, 1))
+    elif attributes["auto_pad"].startswith("SAME"):  # stock onnxruntime computes negative pads for strides > kernel
+        attributes["strides"] = [
+            min(s, k) for s, k in zip(attributes["strides"], attributes["kernel_shape"], strict=True)
+        ]
     if not attributes["auto_pad"].startswith("SAME"):
         assume(
             all(
@@ -104,7 +109,7 @@ def test_lp_pool_matches_stock_runtime(p, rng, ours, stock):
 @pytest.mark.parametrize("op_type", ["GlobalAveragePool", "GlobalMaxPool", "GlobalLpPool"])
 def test_global_pools_match_stock_runtime(op_type, rng, ours, stock):
     x = normal(rng, 2, 3, 5, 4)
-    np.testing.assert_allclose(ours(op_type, x)[0], stock(op_type, x)[0], **CLOSE)
+    np.testing.assert_allclose(ours(op_type, x)[0], stock(op_type, x, opset=13)[0], **CLOSE)
 
 
 def test_global_average_of_float16_accumulates_wider_than_float16(ours):
