@@ -28,7 +28,7 @@ def test_accuracy_of_the_held_out_images(tmp_path: Path) -> None:
         np.savez(tmp_path / "Y.npz", logits=session.run(["logits"], dict(arrays))[0])
     command = [sys.executable, str(FOLDER / "accuracy.py"), str(tmp_path / "Y.npz")]
     printed = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-    # 448 of 450. The two best scores of an image differ by 0.01 at least: rounding on another CPU does not change the count.
+    # 448 of 450. The two best scores of an image differ by 0.01 at least: no rounding on another CPU changes the count.
     assert printed.strip().endswith("accuracy 0.9956 on 450 images")
 
 
