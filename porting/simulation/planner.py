@@ -67,7 +67,7 @@ class Planner:
         if function is not None:
             return self._function_call(function, _with_defaults(function, attributes))
         if schema_bodies.has_body(domain, node.op_type, version):
-            return self._schema_call(node, domain, version, attributes)
+            return self._schema_call(node, domain, version, opsets, attributes)
         raise UnsupportedOperatorError(
             f"operator {domain or 'ai.onnx'}::{node.op_type} at opset {version} has no kernel and no function body",
             met=describe_node(node),
@@ -110,53 +110,61 @@ class Planner:
         key = (function.identifier(), tuple(sorted((n, a.type, _identity(a.value)) for n, a in bindings.items())))
         plan = self._planned.get(key)
         if plan is None:
-            plan = self._planned[key] = self._function_plan(function, bindings)
+            plan = self._planned[key] = self._function_plan(function, function.opset_imports, bindings)
         return functools.partial(_call_function, plan, len(function.inputs))
 
-    def _function_plan(self, function: ir.Function, bindings: Bindings) -> Plan:
+    def _function_plan(self, function: ir.Function, opsets: Mapping[str, int], bindings: Bindings) -> Plan:
         if function.identifier() in self._open:
             raise PortingError(
                 "a function calls itself", met=" -> ".join("::".join(i[:2]) for i in self._open), where=function.name
             )
         self._open.append(function.identifier())
         try:
-            scope = Scope(self, function.graph, function.opset_imports, bindings)
+            scope = Scope(self, function.graph, opsets, bindings)
             plan = scope.plan()
             scope.check_closed()
             return plan
         finally:
             self._open.pop()
 
-    def _schema_call(self, node: ir.Node, domain: str, version: int, attributes: dict[str, ir.Attr]) -> Call:
+    def _schema_call(
+        self, node: ir.Node, domain: str, version: int, opsets: Mapping[str, int], attributes: dict[str, ir.Attr]
+    ) -> Call:
         attributes = {**schema_bodies.defaults(domain, node.op_type, version), **attributes}
-        plans: dict[tuple[torch.dtype | None, ...], Call] = {}
+        plans: dict[tuple[Any, ...], Call] = {}
 
         def typed(*operands: torch.Tensor | None) -> Any:
-            key = tuple([None if operand is None else operand.dtype for operand in operands])
+            key = tuple([None if operand is None else (operand.dtype, operand.shape) for operand in operands])
             call = plans.get(key)
             if call is None:
-                call = plans[key] = self._schema_body(node, domain, version, attributes, operands)
+                call = plans[key] = self._schema_body(node, domain, version, opsets, attributes, operands)
             return call(*operands)
 
         if schema_bodies.depends_on_types(domain, node.op_type, version):
             return typed
-        return self._schema_body(node, domain, version, attributes, ())
+        return self._schema_body(node, domain, version, opsets, attributes, ())
 
     def _schema_body(
         self,
         node: ir.Node,
         domain: str,
         version: int,
+        opsets: Mapping[str, int],
         attributes: dict[str, ir.Attr],
         operands: Sequence[torch.Tensor | None],
     ) -> Call:
-        function = schema_bodies.body(node, domain, version, list(attributes.values()), operands)
-        if function is None:
+        body = schema_bodies.body(node, domain, version, list(attributes.values()), operands)
+        if body is None:
             raise UnsupportedOperatorError(
                 f"the function body of {node.op_type} at opset {version} does not exist for these operands",
                 met=", ".join(map(dtypes.describe, operands)),
             )
-        return functools.partial(_call_function, self._function_plan(function, attributes), len(function.inputs))
+        # A body of another domain may leave the version of ONNX's operators to the model.
+        plan = self._function_plan(body.function, {**opsets, **body.function.opset_imports}, attributes)
+        call = functools.partial(_call_function, plan, len(body.function.inputs))
+        if body.outputs == tuple(range(len(body.outputs))):
+            return call
+        return lambda *operands: _at_places(call(*operands), body.outputs)
 
 
 class Scope:
@@ -292,6 +300,10 @@ def _identity(value: Any) -> Any:
 def _call_function(plan: Plan, parameters: int, *operands: Any) -> tuple[Any, ...]:
     """Run a function body; operands that the caller leaves out at the end are absent."""
     return plan(*operands, *[None] * (parameters - len(operands)))
+
+
+def _at_places(results: tuple[Any, ...], places: Sequence[int | None]) -> tuple[Any, ...]:
+    return tuple([None if place is None else results[place] for place in places])
 
 
 def _promoting(call: Call) -> Call:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 
 import onnx
@@ -9,6 +10,17 @@ import onnx_ir as ir
 import torch
 
 from porting_kernels import dtypes
+
+
+@dataclasses.dataclass(frozen=True)
+class Body:
+    """A function, and for each output of the operator the function's output, or None.
+
+    A body made for one node leaves out what computes the outputs that the node does not name.
+    """
+
+    function: ir.Function
+    outputs: tuple[int | None, ...]
 
 
 def _schema(domain: str, op_type: str, version: int) -> onnx.defs.OpSchema | None:
@@ -52,11 +64,11 @@ def depends_on_types(domain: str, op_type: str, version: int) -> bool:
 
 def body(
     node: ir.Node, domain: str, version: int, attributes: Sequence[ir.Attr], operands: Sequence[torch.Tensor | None]
-) -> ir.Function | None:
-    """The function of a node's schema at an opset version, or None.
+) -> Body | None:
+    """The body of a node's schema at an opset version, or None.
 
-    attributes: the node's, with references resolved. operands: only their dtypes are looked at. Both matter only
-    when the body depends on them.
+    attributes: the node's, with references resolved. operands: only their dtypes and shapes are looked at. Both
+    matter only when the body depends on them.
     """
     schema = _schema(domain, node.op_type, version)
     if schema is None:
@@ -73,10 +85,16 @@ def body(
         return None
     if not text:
         return None
-    return ir.from_proto(onnx.FunctionProto.FromString(text))
+    proto = onnx.FunctionProto.FromString(text)
+    computed = {*proto.input, *(name for inner in proto.node for name in inner.output)}
+    kept = [name for name in proto.output if name in computed]
+    outputs = tuple([kept.index(name) if name in computed else None for name in proto.output])
+    del proto.output[:]
+    proto.output.extend(kept)
+    return Body(ir.from_proto(proto), outputs)
 
 
 def _type(operand: torch.Tensor | None) -> onnx.TypeProto:
     if operand is None:
         return onnx.TypeProto()
-    return onnx.helper.make_tensor_type_proto(dtypes.by_torch(operand.dtype).code, None)
+    return onnx.helper.make_tensor_type_proto(dtypes.by_torch(operand.dtype).code, operand.shape)
