@@ -1,0 +1,169 @@
+"""Conv and ConvTranspose: 1-D as 2-D, and padding made explicit or moved into a Pad."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import onnx_ir as ir
+
+from porting_passes.builder import Builder
+from porting_passes.contract import Contract
+from porting_passes.decomposition import Case, Decomposition, Run, case, examples
+from porting_passes.inference import dims_of
+from porting_passes.node_facts import attribute, operand, rank, required
+
+_SUMS = Contract("tolerance", 2e-6, "the same products summed in another order", nonfinite=False)
+_LISTS = {"kernel_shape": 1, "strides": 1, "dilations": 1, "output_padding": 0, "output_shape": 1}
+"""Attributes with one entry a spatial axis, and the entry of the axis of extent 1 that is put in front."""
+
+
+def widened_attributes(node: ir.Node) -> dict[str, object]:
+    """The attributes of a 1-D convolution or pool for the same one over [1, length]."""
+    result: dict[str, object] = {}
+    for name, attr in node.attributes.items():
+        if name in _LISTS:
+            result[name] = [_LISTS[name], *attr.value]
+        elif name == "pads":
+            result[name] = [0, attr.value[0], 0, attr.value[1]]
+        else:
+            result[name] = attr.value
+    return result
+
+
+def is_one_dimensional(node: ir.Node, opset: int) -> str | None:
+    """None for an input of shape [N, C, L]."""
+    return None if rank(node.inputs[0]) == 3 else "the input is not known to be [N, C, L]"
+
+
+def _applies_1d(node: ir.Node, opset: int) -> str | None:
+    return is_one_dimensional(node, opset) or (None if rank(node.inputs[1]) == 3 else "the weight is not 3-D")
+
+
+def _unsqueezed(b: Builder, weight: ir.Value) -> ir.Value:
+    """[M, C, k] as [M, C, 1, k]; a constant stays one."""
+    tensor = ir.convenience.get_const_tensor(weight)
+    if tensor is None:
+        return b.unsqueeze(weight, [2])
+
+    def make() -> ir.Tensor:
+        return ir.Tensor(np.expand_dims(tensor.numpy(), 2), dtype=tensor.dtype)
+
+    out, channels, length = tensor.shape
+    return b.tensor(ir.LazyTensor(make, dtype=tensor.dtype, shape=ir.Shape([out, channels, 1, length]), cache=True))
+
+
+def _to_2d(b: Builder, node: ir.Node) -> Sequence[ir.Value]:
+    inputs = [b.unsqueeze(required(node, 0), [2]), _unsqueezed(b, required(node, 1)), operand(node, 2)]
+    return [b.squeeze(b.emit(node.op_type, inputs, widened_attributes(node))[0], [2])]
+
+
+def explicit_pads(node: ir.Node) -> list[int] | str:
+    """The pads that auto_pad stands for, begins first, or why they cannot be told (Conv and pools)."""
+    mode = attribute(node, "auto_pad", "NOTSET")
+    dims = dims_of(required(node, 0))
+    if dims is None:
+        return "the rank of the input is unknown"
+    spatial = len(dims) - 2
+    if mode == "VALID":
+        return [0] * (2 * spatial)
+    if mode == "NOTSET":
+        return list(attribute(node, "pads", [0] * (2 * spatial)))
+    kernel = attribute(node, "kernel_shape") or (dims_of(node.inputs[1]) or ())[2:]  # type: ignore[arg-type]
+    strides = attribute(node, "strides", [1] * spatial)
+    dilations = attribute(node, "dilations", [1] * spatial)
+    begins, ends = [], []
+    for extent, k, stride, dilation in zip(dims[2:], kernel, strides, dilations, strict=True):
+        if not isinstance(extent, int):
+            return "a spatial extent is unknown"
+        total = max((math.ceil(extent / stride) - 1) * stride + (k - 1) * dilation + 1 - extent, 0)
+        small = total // 2
+        begins.append(small if mode == "SAME_UPPER" else total - small)
+        ends.append(total - begins[-1])
+    return begins + ends
+
+
+def _has_auto_pad(node: ir.Node, opset: int) -> str | None:
+    if attribute(node, "auto_pad", "NOTSET") == "NOTSET":
+        return "auto_pad is not set"
+    pads = explicit_pads(node)
+    return pads if isinstance(pads, str) else None
+
+
+def _make_explicit(b: Builder, node: ir.Node) -> Sequence[ir.Value]:
+    attributes = {name: attr.value for name, attr in node.attributes.items() if name != "auto_pad"}
+    return [b.emit(node.op_type, list(node.inputs), {**attributes, "pads": explicit_pads(node)})[0]]
+
+
+def _is_padded(node: ir.Node, opset: int) -> str | None:
+    pads = explicit_pads(node)
+    return pads if isinstance(pads, str) else (None if any(pads) else "it does not pad")
+
+
+def _pad_first(b: Builder, node: ir.Node) -> Sequence[ir.Value]:
+    x, pads = required(node, 0), explicit_pads(node)
+    assert not isinstance(pads, str), pads
+    half = len(pads) // 2
+    padded = b.Pad(x, b.ints([0, 0, *pads[:half], 0, 0, *pads[half:]]), b.scalar(0, x))
+    attributes = {name: attr.value for name, attr in node.attributes.items() if name not in ("auto_pad", "pads")}
+    return [b.emit("Conv", [padded, *node.inputs[1:]], attributes)[0]]
+
+
+def _weight(*shape: int) -> np.ndarray:
+    return np.linspace(-1, 1, math.prod(shape), dtype=np.float32).reshape(shape)
+
+
+_LINE = case("line", Run((2, 3, 9)), _weight(4, 3, 3), _weight(4), strides=[2], pads=[1, 0])
+_FLOAT = (ir.DataType.FLOAT,)
+
+DECOMPOSITIONS = (
+    Decomposition(
+        "conv_1d_as_2d",
+        "Conv",
+        _to_2d,
+        _SUMS,
+        examples("Conv", _LINE, case("dilated", Run((2, 3, 9)), _weight(3, 1, 3), group=3, dilations=[2]), dtypes=_FLOAT),
+        _applies_1d,
+    ),
+    Decomposition(
+        "conv_transpose_1d_as_2d",
+        "ConvTranspose",
+        _to_2d,
+        _SUMS,
+        examples(
+            "ConvTranspose",
+            case("line", Run((2, 3, 5)), _weight(3, 4, 3), _weight(4), strides=[2], pads=[1, 0], output_padding=[1]),
+            dtypes=_FLOAT,
+        ),
+        _applies_1d,
+    ),
+    Decomposition(
+        "conv_explicit_pads",
+        "Conv",
+        _make_explicit,
+        _SUMS,
+        examples(
+            "Conv",
+            case("same upper", Run((1, 2, 6, 7)), _weight(3, 2, 3, 2), auto_pad="SAME_UPPER", strides=[2, 2]),
+            case("same lower", Run((1, 2, 6, 7)), _weight(3, 2, 4, 2), auto_pad="SAME_LOWER"),
+            case("valid", Run((1, 2, 6, 7)), _weight(3, 2, 3, 2), auto_pad="VALID"),
+            Case("explicit", (Run((1, 2, 6)), _weight(3, 2, 3)), {"pads": [1, 1]}, applies=False, opsets=(13,)),
+            dtypes=_FLOAT,
+        ),
+        _has_auto_pad,
+    ),
+    Decomposition(
+        "conv_pad_first",
+        "Conv",
+        _pad_first,
+        _SUMS,
+        examples(
+            "Conv",
+            case("uneven", Run((1, 2, 6, 7)), _weight(3, 2, 3, 2), pads=[1, 0, 2, 1]),
+            Case("unpadded", (Run((1, 2, 6)), _weight(3, 2, 3)), applies=False, opsets=(13,)),
+            dtypes=_FLOAT,
+        ),
+        _is_padded,
+    ),
+)
