@@ -2,10 +2,12 @@
 
 One boolean Python expression over a node, with nothing of Python but this:
 
-    rank(x)  dim(x, i)  shape(x)  dtype(x)  present(x)  constant(x)  producer(x)  consumers(x)    x: an operand's name
+    rank(x)  dim(x, i)  shape(x)  static(x)  dtype(x)  present(x)  constant(x)  producer(x)  consumers(x)
+                     x: an operand's name                          opset()   the model's ai.onnx version
     attr("name")     the attribute, or its default, or None        + - * // %   min  max  roundup(value, multiple)
     == != < <= > >=  in  not in  and  or  not                      integers, floats, strings, True, False, None, lists
 
+``static(x)`` says that every dimension of x is one number.
 ``producer(x)`` is the operator that makes x ("" for a graph input or a weight) and ``consumers(x)`` the list of those
 that read it ("" stands for the graph's own output); operators of another domain read ``domain.Type``.
 
@@ -58,10 +60,11 @@ class Operand:
 
 @dataclasses.dataclass(frozen=True)
 class Subject:
-    """What a constraint is asked about: operands by name (None: absent) and attributes by name."""
+    """What a constraint is asked about: operands by name (None: absent), attributes by name, the model's opset."""
 
     operands: Mapping[str, Operand | None]
     attributes: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    opset: int = 0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,6 +78,7 @@ class Answer:
 @dataclasses.dataclass
 class _Scope:
     subject: Subject
+    dims: Mapping[str, tuple[int, int]]
     box: dict[str, tuple[int, int]]
     touched: set[str] = dataclasses.field(default_factory=set)
 
@@ -121,6 +125,16 @@ def _dim(scope: _Scope, name: str, index: int) -> Any:
     return scope.dimension(name, index, scope.subject.operands[name].shape[index])  # type: ignore[union-attr,index]
 
 
+def _static(scope: _Scope, name: str) -> Any:
+    operand = scope.operand(name)
+    if isinstance(operand, Missing):
+        return operand
+    if operand.shape is None or None in operand.shape:
+        return Missing(f"the shape of {name} is not known")
+    ranges = [scope.dims.get(size) for size in operand.shape if isinstance(size, str)]
+    return all(span is not None and span[0] == span[1] for span in ranges)
+
+
 def _field(field: str) -> Callable[[_Scope, str], Any]:
     def read(scope: _Scope, name: str) -> Any:
         operand = scope.operand(name)
@@ -139,6 +153,7 @@ def _present(scope: _Scope, name: str) -> bool:
 _OF_OPERAND: dict[str, Callable[..., Any]] = {
     "rank": _rank,
     "shape": _shape,
+    "static": _static,
     "dim": _dim,
     "present": _present,
     "dtype": _field("dtype"),
@@ -233,6 +248,8 @@ class Expression:
         if (name in ("min", "max") and len(arguments) >= 2) or (name == "roundup" and len(arguments) == 2):
             return self._arithmetic(name, arguments)
         match name, arguments:
+            case "opset", []:
+                code = lambda scope: scope.subject.opset  # noqa: E731
             case "attr", [ast.Constant(value=str() as attribute)]:
                 self.attributes.add(attribute)
                 code = lambda scope: scope.subject.attributes.get(attribute)  # noqa: E731
@@ -261,13 +278,14 @@ class Expression:
 
     def decide(self, subject: Subject, dims: Mapping[str, tuple[int, int]] | None = None) -> Answer:
         """Whether the constraint holds for every value of every symbol. dims: symbol -> (least, greatest)."""
-        boxes = [dict(dims or {})]
+        dims = dims or {}
+        boxes = [dict(dims)]
         missing: Missing | None = None
         for _ in range(BOX_BUDGET):
             if not boxes:
                 return Answer(True) if missing is None else Answer(None, missing.what)
             box = boxes.pop()
-            scope = _Scope(subject, box)
+            scope = _Scope(subject, dims, box)
             truth = self._code(scope)
             if truth is True:
                 continue
@@ -283,12 +301,12 @@ class Expression:
             middle = (low + high) // 2
             boxes.append({**box, name: (middle + 1, high)})
             boxes.append({**box, name: (low, middle)})
-        return Answer(None, f"not decided within {BOX_BUDGET} ranges of {', '.join(sorted(dims or {}))}")
+        return Answer(None, f"not decided within {BOX_BUDGET} ranges of {', '.join(sorted(dims))}")
 
     def _first_point(self, scope: _Scope) -> _Scope:
         """The first value of a box that is false everywhere."""
         point = {s: (low, low) if s in scope.touched else (low, high) for s, (low, high) in scope.box.items()}
-        return _Scope(scope.subject, point, scope.touched)
+        return _Scope(scope.subject, scope.dims, point, scope.touched)
 
 
 def _integer(node: ast.expr) -> int | None:

@@ -83,7 +83,10 @@ def is_constant(value: ir.Value) -> bool:
     return producer is not None and qualified(producer.domain, producer.op_type) == "Constant"
 
 
-_FEATURE = {"rank": "shape", "dim": "shape", "shape": "shape", "consumers": "neighbours", "producer": "neighbours"}
+_FEATURE = {
+    **dict.fromkeys(("rank", "dim", "shape", "static"), "shape"),
+    **dict.fromkeys(("consumers", "producer"), "neighbours"),
+}
 
 
 @functools.lru_cache(maxsize=4096)

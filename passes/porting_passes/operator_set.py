@@ -70,14 +70,38 @@ class ConstraintRow:
 class AttributeRow:
     """How an attribute of the row's operator is made from the composite's: taken ``from_`` one of it, or ``constant``.
 
+    type: float, int, string, ints or floats. values: (composite's value, row's value) where the two codes differ.
     default: the value that counts when the node does not give the attribute. required: the node must give it.
     """
 
     name: str
+    type: str
     from_: str | None = None
     constant: Any = None
+    values: tuple[tuple[Any, Any], ...] = ()
     default: Any = None
     required: bool = False
+
+    def convert(self, value: Any) -> Any:
+        """The row's value for the composite's. Raises OperatorSetError for a value that has no counterpart."""
+        if self.values:
+            for ours, theirs in self.values:
+                if ours == value:
+                    return theirs
+            allowed = ", ".join(str(ours) for ours, _ in self.values)
+            raise OperatorSetError(f"attribute {self.name} has no code for {value!r}", required=allowed, met=value)
+        return float(value) if self.type == "float" else value
+
+
+@dataclasses.dataclass(frozen=True)
+class FollowRow:
+    """One more node behind the row's own: ``operator`` of the row's output and the composite's input ``operand``.
+
+    Only where that input is present, e.g. the bias of a matrix product whose operator has no place for one.
+    """
+
+    operator: str
+    operand: int
 
 
 @dataclasses.dataclass(frozen=True)
@@ -95,6 +119,7 @@ class OperatorRow:
     implements: str | None = None
     combinations: tuple[tuple[str | None, ...], ...] = ()
     attributes: tuple[AttributeRow, ...] = ()
+    follow: FollowRow | None = None
     constraints: tuple[ConstraintRow, ...] = ()
     since: str | None = None
     until: str | None = None
@@ -210,9 +235,19 @@ def _row(entry: Mapping[str, Any]) -> OperatorRow:
     fields["combinations"] = tuple(tuple(c) for c in fields.get("combinations", ()))
     fields["constraints"] = tuple(ConstraintRow(**c) for c in fields.get("constraints", ()))
     fields["attributes"] = tuple(
-        AttributeRow(name=name, **{"from_" if k == "from" else k: v for k, v in attribute.items()})
+        AttributeRow(
+            name=name,
+            type=attribute["type"],
+            from_=attribute.get("from"),
+            constant=attribute.get("constant"),
+            values=tuple((ours, theirs) for ours, theirs in attribute.get("values", ())),
+            default=attribute.get("default"),
+            required=attribute.get("required", False),
+        )
         for name, attribute in fields.get("attributes", {}).items()
     )
+    if "follow" in fields:
+        fields["follow"] = FollowRow(**fields["follow"])
     return OperatorRow(**fields)
 
 

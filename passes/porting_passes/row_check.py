@@ -66,7 +66,8 @@ def reasons_against(row: OperatorRow, node: Node, operator_set: OperatorSet, dim
         if rows is None:
             continue
         places = _places(rows, len(met))
-        reasons += _surplus(kind, set(places), met, source)
+        spare = {row.follow.operand} if composite and row.follow and kind == "input" else set()
+        reasons += _surplus(kind, {*places, *spare}, met, source)
         found = [(rows[min(i, len(rows) - 1)], met[p] if p < len(met) else None) for i, p in enumerate(places)]
         for operand_row, operand in found:
             operands.setdefault(operand_row.name, operand)
@@ -81,7 +82,7 @@ def reasons_against(row: OperatorRow, node: Node, operator_set: OperatorSet, dim
     ]
     for limit in row.constraints:
         if limit.expression is not None and (composite or not limit.composite):
-            subject = Subject(operands, node.attributes if limit.composite else attributes)
+            subject = Subject(operands, node.attributes if limit.composite else attributes, node.opset)
             reasons += _limit(limit, subject, dims)
     return reasons
 
@@ -145,7 +146,7 @@ def _attributes(row: OperatorRow, node: Node, composite: bool) -> dict[str, Any]
         if attribute.constant is not None:
             found[attribute.name] = attribute.constant
         elif attribute.from_ is not None and attribute.from_ in node.attributes:
-            found[attribute.name] = node.attributes[attribute.from_]
+            found[attribute.name] = attribute.convert(node.attributes[attribute.from_])
     return found
 
 
