@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import onnx_ir as ir
-from porting_passes import provenance
-from porting_passes.provenance import Provenance
 
 from porting.errors import OutputError
+from porting_passes import provenance
+from porting_passes.provenance import Provenance
 
 
 @dataclasses.dataclass(frozen=True)

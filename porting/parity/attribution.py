@@ -12,11 +12,11 @@ from typing import Any, Protocol
 
 import onnx_ir as ir
 import torch
-from porting_kernels.numerics import EXACT, Numerics
 
 from porting.parity.metrics import Accumulator, Metrics, significant
 from porting.parity.sampling import Sample, fit
 from porting.simulation.interpreter import Interpreter
+from porting_kernels.numerics import EXACT, Numerics
 
 
 class NumericsLine(Protocol):
@@ -41,7 +41,10 @@ class NumericsLine(Protocol):
 
 @dataclasses.dataclass(frozen=True)
 class Effect:
-    """One line switched on. against_exact: output by output; sqnr_db: against the reference, exact and with the line."""
+    """One line switched on, output by output: against exact numerics, and against the reference.
+
+    exact: exact numerics against the reference, to compare with.
+    """
 
     line: NumericsLine
     against_exact: Mapping[str, Metrics]

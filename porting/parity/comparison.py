@@ -10,9 +10,6 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 import torch
-from porting_kernels import dtypes
-from porting_kernels.numerics import EXACT, Numerics
-from porting_passes.provenance import Provenance
 
 from porting.errors import ParityError
 from porting.parity import anchors as anchoring
@@ -31,6 +28,9 @@ from porting.parity.metrics import Accumulator
 from porting.parity.result import Parity
 from porting.parity.sampling import Sample, in_order
 from porting.parity.verdict import Inputs, Judge, overall, worst
+from porting_kernels import dtypes
+from porting_kernels.numerics import EXACT, Numerics
+from porting_passes.provenance import Provenance
 
 Reference = Callable[[Mapping[str, np.ndarray]], Mapping[str, np.ndarray]]
 

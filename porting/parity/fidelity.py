@@ -24,12 +24,12 @@ import onnx
 import onnx_ir as ir
 import onnxruntime
 import torch
-from porting_kernels import dtypes
 
 from porting.parity.metrics import Accumulator, Metrics
 from porting.parity.sampling import Sample, fit, in_order
 from porting.parity.widen import widened
 from porting.simulation.interpreter import Interpreter
+from porting_kernels import dtypes
 
 
 @dataclasses.dataclass
@@ -174,7 +174,7 @@ def _compare_codes(
     different = int(differ.sum())
     result = Codes(count=ours.numel())
     operand = node.inputs[0]
-    if different and operand is not None and operand.name in before:
+    if different and operand is not None and operand.name is not None and operand.name in before:
         scale, offset = node.attributes["scale"].as_float(), 0
         if "offset" in node.attributes:
             offset = node.attributes["offset"].as_int()

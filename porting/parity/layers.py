@@ -17,13 +17,13 @@ from typing import Any
 
 import onnx_ir as ir
 import torch
-from porting_kernels.numerics import EXACT, Numerics
 
 from porting.parity.anchors import Anchor
 from porting.parity.evidence import Statistics
 from porting.parity.metrics import Accumulator, Metrics
 from porting.parity.sampling import Sample, fit, saturated
 from porting.simulation.interpreter import Interpreter
+from porting_kernels.numerics import EXACT, Numerics
 
 Values = dict[str, torch.Tensor]
 

@@ -73,7 +73,7 @@ class Metrics:
 
 @dataclasses.dataclass
 class Accumulator:
-    """The sums behind `Metrics`. Merging partial sums in a fixed order gives the same bits for any number of threads."""
+    """The sums behind `Metrics`: merged in a fixed order, they have the same bits for any number of threads."""
 
     count: int = 0
     reference_energy: float = 0.0
@@ -224,7 +224,7 @@ def _sqnr_db(signal: float, noise: float) -> float:
 
 
 def _rel_l2(signal: float, noise: float) -> float:
-    worst = 10.0 ** (SQNR_CAP_DB / 20.0)
+    worst: float = 10.0 ** (SQNR_CAP_DB / 20.0)
     if noise == 0.0:
         return 0.0
     return worst if signal == 0.0 else min(worst, math.sqrt(noise) / math.sqrt(signal))

@@ -15,9 +15,9 @@ from typing import Any, TypeVar
 import numpy as np
 import onnx_ir as ir
 import torch
-from porting_kernels import dtypes
 
 from porting.errors import InvalidInputError
+from porting_kernels import dtypes
 
 Sample = Mapping[str, Any]
 """One array (numpy or torch) for each graph input, by name."""

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from porting.parity.metrics import Accumulator, Metrics, ParityError, measure, significant, ulp_distance
+from porting.errors import ParityError
+from porting.parity.metrics import Accumulator, Metrics, measure, significant, ulp_distance
 
 
 def test_numbers_by_hand():
@@ -53,6 +54,8 @@ def test_not_finite_is_counted_once_and_left_out_of_the_sums():
     assert m.nan_count == 2
     assert m.inf_count == 3
     assert m.nonfinite_count == 5
+    assert m.overflows == 2
+    assert m.reference_max == 2.0
     assert m.sqnr_db == 300.0
 
 
@@ -120,5 +123,5 @@ def test_shapes_must_agree():
 def test_json_is_rounded_and_plain():
     document = measure(torch.tensor([1.0]), torch.tensor([1.1])).to_json()
     assert document["max_abs"] == significant(float(np.float32(1.1)) - 1)
-    assert set(document) == {f for f in Metrics.__dataclass_fields__}
+    assert set(document) == set(Metrics.__dataclass_fields__)
     assert significant(1.23456789012) == 1.23456789
