@@ -152,7 +152,8 @@ def _judge(node: Node, operator_set: OperatorSet, dims: Dims) -> Legality:
     if not rows:
         if operator_set.unlisted != "legal":
             why = operator_set.unlisted_reason
-            absent.append(Reason("operator", name, why.reason, why.source, operator_set.unlisted))
+            met = f"{name} ({operator_set.library[name]})" if name in operator_set.library else name
+            absent.append(Reason("operator", met, why.reason, why.source, operator_set.unlisted))
         return _verdict(absent) if absent else Legal()
     closest: list[Reason] | None = None
     for row in rows:

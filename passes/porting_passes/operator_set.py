@@ -2,8 +2,8 @@
 
 The JSON form of a set (schema in docs/operator-sets.md) has ``surface``, ``opset`` (the one to export), ``unlisted``
 (the verdict on an operator that no row names), ``unlisted_reason``, ``sources``, ``rows``, ``refused`` (operators with
-a reason), ``refused_dtypes`` (dtypes that the chip does not have) and ``converted_dtypes`` (dtypes that the surface
-replaces by others before it looks at a row).
+a reason), ``refused_dtypes`` (dtypes that the chip does not have), ``converted_dtypes`` (dtypes that the surface
+replaces by others before it looks at a row) and ``library`` (what the chip has and the surface is not known to take).
 """
 
 from __future__ import annotations
@@ -106,7 +106,10 @@ class FollowRow:
 
 @dataclasses.dataclass(frozen=True)
 class OperatorRow:
-    """One accepted form of an operator. opset: versions of ai.onnx at which it is accepted, both included."""
+    """One accepted form of an operator. opset: versions of ai.onnx at which it is accepted, both included.
+
+    lowers_to: the surface's own operators. since, until: toolkit versions, where they are known.
+    """
 
     operator: str
     domain: str
@@ -123,6 +126,7 @@ class OperatorRow:
     constraints: tuple[ConstraintRow, ...] = ()
     since: str | None = None
     until: str | None = None
+    lowers_to: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
 
     @property
@@ -146,7 +150,10 @@ class Refusal:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class OperatorSet:
-    """The rows of one surface, found by operator. Compared by identity: legality verdicts are kept per set."""
+    """The rows of one surface, found by operator. Compared by identity: legality verdicts are kept per set.
+
+    library: operators that the chip's library has without the surface being known to take them, with what is known.
+    """
 
     surface: str
     opset: int | None
@@ -156,6 +163,7 @@ class OperatorSet:
     refused: Mapping[str, Refusal] = dataclasses.field(default_factory=dict)
     refused_dtypes: Mapping[str, Refusal] = dataclasses.field(default_factory=dict)
     converted_dtypes: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    library: Mapping[str, str] = dataclasses.field(default_factory=dict)
     sources: tuple[str, ...] = ()
 
     @functools.cached_property
@@ -205,6 +213,7 @@ class OperatorSet:
             refused={name: Refusal(**entry) for name, entry in data.get("refused", {}).items()},
             refused_dtypes={name: Refusal(**entry) for name, entry in data.get("refused_dtypes", {}).items()},
             converted_dtypes=dict(data.get("converted_dtypes", {})),
+            library=dict(data.get("library", {})),
             sources=tuple(data.get("sources", ())),
         )
         if result.unlisted not in get_args(Unlisted):
@@ -230,6 +239,7 @@ def _row(entry: Mapping[str, Any]) -> OperatorRow:
     fields["opset"] = tuple(fields["opset"])
     fields["source"] = tuple(fields["source"])
     fields["notes"] = tuple(fields.get("notes", ()))
+    fields["lowers_to"] = tuple(fields.get("lowers_to", ()))
     fields["inputs"] = _operands(fields.get("inputs"))
     fields["outputs"] = _operands(fields.get("outputs"))
     fields["combinations"] = tuple(tuple(c) for c in fields.get("combinations", ()))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from collections.abc import Mapping
 from typing import Any
@@ -9,7 +10,15 @@ from typing import Any
 import onnx
 
 from porting_passes.constraints import Operand, Subject, parse
-from porting_passes.operator_set import ConstraintRow, OperandRow, OperatorRow, OperatorSet, Verdict, qualified
+from porting_passes.operator_set import (
+    ConstraintRow,
+    OperandRow,
+    OperatorRow,
+    OperatorSet,
+    OperatorSetError,
+    Verdict,
+    qualified,
+)
 from porting_passes.schemas import schema
 
 Dims = Mapping[str, tuple[int, int]]
@@ -146,7 +155,8 @@ def _attributes(row: OperatorRow, node: Node, composite: bool) -> dict[str, Any]
         if attribute.constant is not None:
             found[attribute.name] = attribute.constant
         elif attribute.from_ is not None and attribute.from_ in node.attributes:
-            found[attribute.name] = attribute.convert(node.attributes[attribute.from_])
+            with contextlib.suppress(OperatorSetError):  # a value without a counterpart: the output's dtype tells
+                found[attribute.name] = attribute.convert(node.attributes[attribute.from_])
     return found
 
 
