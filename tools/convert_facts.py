@@ -144,7 +144,7 @@ class Converter:
         for i, parameter in enumerate(formal):
             corresponds = i < len(stated) and (keep is None or i in keep)
             dtypes = self._dtypes(stated[i]["dtypes"], notes) if corresponds else None
-            if dtypes is None and stated and self._shares_type(schema, parameter):
+            if dtypes is None and keep is None and stated and self._shares_type(schema, parameter):
                 dtypes = self._dtypes(stated[0]["dtypes"], notes)
             if dtypes is not None:
                 allowed = _allowed(schema.name, i, of_inputs=of_inputs)

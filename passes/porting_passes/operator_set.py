@@ -11,7 +11,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Literal, Protocol, get_args
 
 from porting_kernels.errors import PortingError
@@ -194,6 +194,16 @@ class OperatorSet:
     def unexpressed(self) -> list[tuple[OperatorRow, ConstraintRow]]:
         """Limits that are known as text only; none of them is decided by the legality check."""
         return [(row, limit) for row in self.rows for limit in row.constraints if limit.expression is None]
+
+    def between(self, toolkit: str, order: Callable[[str], int]) -> OperatorSet:
+        """The set as one toolkit version has it. order: a version's place in the sequence of all versions."""
+        at = order(toolkit)
+        rows = tuple(
+            row
+            for row in self.rows
+            if (row.since is None or order(row.since) <= at) and (row.until is None or at <= order(row.until))
+        )
+        return self if len(rows) == len(self.rows) else dataclasses.replace(self, rows=rows)
 
     @classmethod
     def load(cls, path: TextFile) -> OperatorSet:
