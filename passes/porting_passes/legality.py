@@ -8,14 +8,13 @@ attributes, and of shapes, constants and neighbours what the operator's rows loo
 from __future__ import annotations
 
 import dataclasses
-import functools
 from collections.abc import Sequence
 from typing import Any
 from weakref import WeakKeyDictionary
 
 import onnx_ir as ir
 
-from porting_passes.constraints import Operand, parse
+from porting_passes.node_view import is_constant, looks_of, view
 from porting_passes.operator_set import OperatorRow, OperatorSet, qualified
 from porting_passes.row_check import Dims, Node, Reason, chip_dtypes, reasons_against
 
@@ -54,15 +53,8 @@ def check(node: ir.Node, operator_set: OperatorSet, opset: int, dims: Dims | Non
     A composite operator is judged by the rows that implement it. Bodies of control-flow nodes are not entered.
     """
     dims = dims or {}
-    looks = _looks(operator_set, node.domain, node.op_type)
-    seen = Node(
-        domain=node.domain,
-        op_type=node.op_type,
-        opset=opset,
-        inputs=tuple(_operand(value, looks) for value in node.inputs),
-        outputs=tuple(_operand(value, looks) for value in node.outputs),
-        attributes={name: _plain(attribute) for name, attribute in node.attributes.items()},
-    )
+    looks = looks_of(operator_set.features(node.domain, node.op_type))
+    seen = view(node, opset, looks)
     attributes = tuple(sorted((n, tuple(v) if isinstance(v, list) else v) for n, v in seen.attributes.items()))
     key = (
         *(seen.domain, seen.op_type, opset, seen.inputs, seen.outputs, attributes),
@@ -73,74 +65,6 @@ def check(node: ir.Node, operator_set: OperatorSet, opset: int, dims: Dims | Non
     if verdict is None:
         verdict = known[key] = _judge(seen, operator_set, dims)
     return verdict
-
-
-def is_constant(value: ir.Value) -> bool:
-    """Whether the value is a weight or the output of a Constant node."""
-    if value.const_value is not None or value.is_initializer():
-        return True
-    producer = value.producer()
-    return producer is not None and qualified(producer.domain, producer.op_type) == "Constant"
-
-
-_FEATURE = {
-    **dict.fromkeys(("rank", "dim", "shape", "static"), "shape"),
-    **dict.fromkeys(("consumers", "producer"), "neighbours"),
-}
-
-
-@functools.lru_cache(maxsize=4096)
-def _looks(operator_set: OperatorSet, domain: str, op_type: str) -> frozenset[str]:
-    """What the rows of an operator look at beyond dtypes and attributes: shape, constant, neighbours."""
-    return frozenset(
-        _FEATURE.get(feature, feature)
-        for row in operator_set.find(domain, op_type)
-        for limit in row.constraints
-        if limit.expression is not None
-        for feature in parse(limit.expression).features
-    )
-
-
-def _operand(value: ir.Value | None, looks: frozenset[str]) -> Operand | None:
-    if value is None or value.name == "":
-        return None
-    dtype = value.dtype
-    shape: tuple[int | str | None, ...] | None = None
-    if "shape" in looks and value.shape is not None:
-        shape = tuple(size if isinstance(size, int) else size.value for size in value.shape)
-    producer, consumers = "", set[str]()
-    if "neighbours" in looks:
-        if (maker := value.producer()) is not None:
-            producer = qualified(maker.domain, maker.op_type)
-        consumers = {qualified(use.node.domain, use.node.op_type) for use in value.uses()}
-        if value.is_graph_output():
-            consumers.add("")
-    return Operand(
-        dtype=None if dtype is None or dtype == ir.DataType.UNDEFINED else dtype_name(dtype),
-        shape=shape,
-        constant="constant" in looks and is_constant(value),
-        producer=producer,
-        consumers=tuple(sorted(consumers)),
-    )
-
-
-@functools.cache
-def dtype_name(dtype: ir.DataType) -> str:
-    """The name that operator sets use: ``float32``, ``float64``, ``int8``, ``float8e4m3fn`` ..."""
-    return {"FLOAT": "float32", "DOUBLE": "float64"}.get(dtype.name, dtype.name.lower())
-
-
-def _plain(attribute: ir.Attr) -> Any:
-    """The value as constraints see it. Graphs and tensors count by kind only."""
-    if attribute.is_ref():
-        return f"@{attribute.ref_attr_name}"
-    if isinstance(attribute.value, (int, float, str)):
-        return attribute.value
-    if attribute.type in (ir.AttributeType.INTS, ir.AttributeType.FLOATS, ir.AttributeType.STRINGS):
-        return list(attribute.value)
-    if attribute.type == ir.AttributeType.TENSOR:
-        return f"tensor({dtype_name(attribute.value.dtype)})"
-    return attribute.type.name.lower()
 
 
 def _judge(node: Node, operator_set: OperatorSet, dims: Dims) -> Legality:

@@ -167,6 +167,10 @@ class OperatorSet:
     sources: tuple[str, ...] = ()
 
     @functools.cached_property
+    def _features(self) -> dict[tuple[str, str], frozenset[str]]:
+        return {}
+
+    @functools.cached_property
     def _by_operator(self) -> dict[tuple[str, str], tuple[OperatorRow, ...]]:
         found: dict[tuple[str, str], list[OperatorRow]] = {}
         for row in self.rows:
@@ -179,6 +183,15 @@ class OperatorSet:
     def find(self, domain: str, op_type: str) -> tuple[OperatorRow, ...]:
         """Every row that takes the operator as it is, or that implements it (a composite operator)."""
         return self._by_operator.get(("" if domain == "ai.onnx" else domain, op_type), ())
+
+    def features(self, domain: str, op_type: str) -> frozenset[str]:
+        """The functions that the limits of an operator's rows use (see ``constraints``)."""
+        key = (domain, op_type)
+        if key not in self._features:
+            limits = [limit for row in self.find(domain, op_type) for limit in row.constraints]
+            used = [parse(limit.expression).features for limit in limits if limit.expression is not None]
+            self._features[key] = frozenset().union(*used)
+        return self._features[key]
 
     def implementing(self, composite: str) -> tuple[OperatorRow, ...]:
         """The rows that implement a composite operator, e.g. ``porting.Quantize``, in the order to try them."""

@@ -147,7 +147,7 @@ def _combination(
 
 def _attributes(row: OperatorRow, node: Node, composite: bool) -> dict[str, Any]:
     """The values that count: the row's operator's defaults, then what the node says."""
-    found = _defaults(row.domain, row.operator, node.opset)
+    found = defaults(row.domain, row.operator, node.opset)
     found |= {a.name: a.default for a in row.attributes if a.default is not None}
     if not composite:
         return found | dict(node.attributes)
@@ -160,7 +160,8 @@ def _attributes(row: OperatorRow, node: Node, composite: bool) -> dict[str, Any]
     return found
 
 
-def _defaults(domain: str, op_type: str, opset: int) -> dict[str, Any]:
+def defaults(domain: str, op_type: str, opset: int) -> dict[str, Any]:
+    """The attribute defaults of an ONNX operator at an opset; empty for an operator that ONNX does not define."""
     found = schema(domain, op_type, opset)
     if found is None:
         return {}
