@@ -197,6 +197,11 @@ class OperatorSet:
         """The rows that implement a composite operator, e.g. ``porting.Quantize``, in the order to try them."""
         return tuple(row for row in self.rows if row.implements == composite)
 
+    @property
+    def operator_count(self) -> int:
+        """Operators with at least one row; forms of one operator count once."""
+        return len({(row.domain, row.operator) for row in self.rows})
+
     def accepts(self, domain: str, op_type: str, version: int) -> bool:
         """Whether some form of the operator is accepted at an opset, whatever its operands."""
         rows = self.find(domain, op_type)
