@@ -1,0 +1,23 @@
+"""``porting reference``: the truth of every parity check, run by itself."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+
+@click.command("reference")
+@click.argument("source")
+@click.option("--inputs", required=True, type=click.Path(path_type=Path), help="X.npz: one array a graph input.")
+@click.option("--outputs", required=True, type=click.Path(path_type=Path), help="Y.npz: one array a graph output.")
+def command(source: str, inputs: Path, outputs: Path) -> None:
+    """Run SOURCE on CPU in float32 by what it came from: onnxruntime for ONNX, the module itself for PyTorch.
+
+    Inputs with more rows than a fixed first dimension takes are run in batches.
+    """
+    from porting import frontends, samples
+
+    loaded = frontends.load(source)
+    count = samples.run_file(loaded.reference, loaded.model.graph.inputs, inputs, outputs)
+    click.echo(f"{outputs}: {count} samples of {source} on {loaded.reference_name}")

@@ -1,0 +1,121 @@
+"""``port.json``: what a port is, how it was made, and the digests that notice when a file of it changes."""
+
+from __future__ import annotations
+
+import collections
+import hashlib
+import importlib.metadata
+import json
+import platform
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import onnx_ir as ir
+
+from porting.errors import InvalidInputError
+from porting.output_folder import MANIFEST
+from porting_passes.operator_set import qualified
+from porting_passes.rewrite import Applied
+
+SCHEMA_VERSION = 1
+_TOOLS = ("porting", "torch", "onnx", "onnx-ir", "onnxruntime", "onnxscript", "numpy")
+_CHUNK = 1 << 22
+
+
+def read(folder: Path) -> dict[str, Any]:
+    """The manifest of a port. InvalidInputError where there is none, or one of another version."""
+    path = folder / MANIFEST
+    try:
+        manifest: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InvalidInputError(
+            f"{folder} is no port", required=f"a folder with {MANIFEST}", met=error.strerror, fix="`porting port` makes one"
+        ) from error
+    except ValueError as error:
+        raise InvalidInputError(f"{path} is damaged", met=str(error), fix="port again") from error
+    if manifest.get("schema_version") != SCHEMA_VERSION:
+        raise InvalidInputError(
+            f"{path} has another version",
+            required=f"schema_version {SCHEMA_VERSION}",
+            met=manifest.get("schema_version"),
+            fix="port again with this version of porting",
+        )
+    return manifest
+
+
+def check_files(folder: Path, manifest: Mapping[str, Any], names: Sequence[str] | None = None) -> None:
+    """Compare files of a port with their digests (all of them, or some). InvalidInputError names every one that differs."""
+    wrong = []
+    for name, digest in manifest["files"].items():
+        if names is not None and name not in names:
+            continue
+        path = folder / name
+        if not path.is_file():
+            wrong.append(f"{name} is missing")
+        elif file_digest(path) != digest:
+            wrong.append(f"{name} has changed ({path.stat().st_size} bytes)")
+    if wrong:
+        raise InvalidInputError(
+            f"{folder} is not as it was written", met="; ".join(wrong), fix="port again, or copy the folder again"
+        )
+
+
+def file_digest(path: Path) -> str:
+    """``sha256:`` and the digest of a file's bytes."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as stream:
+        while chunk := stream.read(_CHUNK):
+            digest.update(chunk)
+    return f"sha256:{digest.hexdigest()}"
+
+
+def digests(folder: Path) -> dict[str, str]:
+    """The digest of every file in a folder, by its relative path, sorted."""
+    return {str(p.relative_to(folder)): file_digest(p) for p in sorted(folder.rglob("*")) if p.is_file()}
+
+
+def tools() -> dict[str, str]:
+    """Versions of everything that results may depend on."""
+    versions = {name: importlib.metadata.version(name) for name in _TOOLS}
+    return {**versions, "python": platform.python_version()}
+
+
+def operators(model: ir.Model) -> dict[str, int]:
+    """Operator -> number of nodes, subgraphs included, sorted."""
+    counts = collections.Counter(qualified(n.domain, n.op_type) for n in model.graph.all_nodes())
+    return dict(sorted(counts.items()))
+
+
+def rewrites(applied: Sequence[Applied]) -> list[dict[str, Any]]:
+    """The rules that were applied, in order of first use, with their contracts and the source values they touched."""
+    grouped: dict[str, list[Applied]] = {}
+    for one in applied:
+        grouped.setdefault(one.rule, []).append(one)
+    return [
+        {
+            "rule": rule,
+            "count": len(uses),
+            "contract": {
+                "kind": uses[0].contract.kind,
+                "value": uses[0].contract.value,
+                "reason": uses[0].contract.reason,
+            },
+            "sources": list(dict.fromkeys(s for use in uses for s in use.sources)),
+        }
+        for rule, uses in grouped.items()
+    ]
+
+
+def signature(values: Sequence[ir.Value]) -> list[dict[str, Any]]:
+    """Name, dtype and shape of graph inputs or outputs."""
+    return [
+        {
+            "name": value.name,
+            "dtype": value.dtype.name.lower() if value.dtype is not None else "unknown",
+            "shape": [
+                d if isinstance(d, int) else d.value for d in (value.shape if value.shape is not None else ())
+            ],
+        }
+        for value in values
+    ]
