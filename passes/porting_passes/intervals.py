@@ -75,7 +75,7 @@ def _round_up(a: int, b: int) -> int:
 def arithmetic(name: str, a: Any, b: Any) -> Any:
     """``a name b`` for + - * // % min max roundup over integers, intervals and missing values.
 
-    ``roundup(a, b)`` is the smallest multiple of b that is not below a. Division by zero is Missing.
+    ``roundup(a, b)`` is the smallest multiple of b > 0 that is not below a. Division by zero is Missing.
     """
     for side in (a, b):
         if isinstance(side, Missing):
@@ -83,19 +83,23 @@ def arithmetic(name: str, a: Any, b: Any) -> Any:
         if not _is_number(side):
             return Missing(f"{side!r} is not a number")
     if not isinstance(a, Interval) and not isinstance(b, Interval):
-        if name in ("//", "%", "roundup") and b == 0:
+        if name in ("//", "%") and b == 0:
             return Missing("division by zero")
+        if name == "roundup" and b <= 0:
+            return Missing(f"no multiple of {b} to round up to")
         return _EXACT[name](a, b)
     x, y = _bounds(a), _bounds(b)
     if x is None or y is None:
         return ANY
-    if name in ("//", "%", "roundup"):
+    if name == "roundup":
+        if y[0] <= 0:
+            return ANY if y[1] > 0 else Missing("no multiple to round up to")
+        return _corners(_round_up, x, y) if y[0] == y[1] else Interval(x[0], x[1] + y[1] - 1)
+    if name in ("//", "%"):
         if y[0] <= 0 <= y[1]:
             return ANY if y[0] != y[1] else Missing("division by zero")
         if name == "%":
             return _modulo(x, y)
-        if name == "roundup" and y[0] != y[1]:
-            return Interval(x[0], x[1] + max(abs(y[0]), abs(y[1])) - 1)
     return _corners(_EXACT[name], x, y)
 
 
