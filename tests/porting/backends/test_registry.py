@@ -10,7 +10,6 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-import tomllib
 
 from porting import backends
 from porting.backends import registry
@@ -52,8 +51,7 @@ def test_own_backends_need_no_plugin(plugins: list[Plugin]) -> None:
 
 
 def test_the_table_of_own_backends_is_that_of_the_project_file() -> None:
-    if sys.version_info < (3, 11):
-        pytest.skip("tomllib is in Python from 3.11 on")
+    tomllib = pytest.importorskip("tomllib", reason="in Python from 3.11 on")
     project = Path(__file__).parents[3] / "pyproject.toml"
     stated = tomllib.loads(project.read_text(encoding="utf-8"))["project"]["entry-points"][registry.GROUP]
     assert stated == registry.BUILT_IN
