@@ -1,6 +1,6 @@
 """What one surface of a backend accepts, as data: one row for each form of an operator, with its sources.
 
-The JSON form of a set (schema in docs/operator-sets.md) has ``surface``, ``opset`` (the one to export), ``unlisted``
+The JSON form of a set (described in docs/operator-sets.md) has ``surface``, ``opset`` (the one to export), ``unlisted``
 (the verdict on an operator that no row names), ``unlisted_reason``, ``sources``, ``rows``, ``refused`` (operators with
 a reason), ``refused_dtypes`` (dtypes that the chip does not have), ``converted_dtypes`` (dtypes that the surface
 replaces by others before it looks at a row) and ``library`` (what the chip has and the surface is not known to take).

@@ -1,6 +1,6 @@
 """A backend: a chip generation as a value, read from the data files of its package.
 
-A backend's package holds ``backend.json`` (schema in docs/backends.md), ``numerics.json`` and one operator set for each
+A backend's package holds ``backend.json`` (described in docs/operator-sets.md), ``numerics.json`` and one operator set for each
 surface; ``__init__.py`` offers ``BACKEND``, which the entry point names.
 """
 
