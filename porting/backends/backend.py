@@ -1,7 +1,7 @@
 """A backend: a chip generation as a value, read from the data files of its package.
 
-A backend's package holds ``backend.json`` (described in docs/operator-sets.md), ``numerics.json`` and one operator set for each
-surface; ``__init__.py`` offers ``BACKEND``, which the entry point names.
+A backend's package holds ``backend.json``, ``numerics.json`` and one operator set for each surface, all described in
+docs/operator-sets.md; its ``__init__.py`` offers ``BACKEND``, which the entry point names.
 """
 
 from __future__ import annotations
