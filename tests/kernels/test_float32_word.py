@@ -27,5 +27,5 @@ def test_scales_that_no_word_holds(bad: float) -> None:
 
 
 def test_the_other_kind_of_word_is_refused() -> None:
-    with pytest.raises(fp19.ScaleWordError, match="bits 32..63 zero"):
+    with pytest.raises(fp19.ScaleWordError, match=r"bits 32\.\.63 zero"):
         float32_word.unpack(fp19.pack(np.array([1.0], np.float32)))
