@@ -17,7 +17,9 @@ import onnx_ir as ir
 from porting_kernels.errors import PortingError
 from porting_passes.inference import infer_outputs, signature_error
 from porting_passes.schemas import exists
+from porting_passes.splice import discard
 
+Array = np.ndarray[Any, Any]
 _REDUCE_AXES_INPUT_SINCE = {"ReduceSum": 13}
 
 
@@ -60,8 +62,12 @@ class Builder:
         attributes: dict[str, Any] | None = None,
         *,
         outputs: int = 1,
+        domain: str = "",
     ) -> Sequence[ir.Value]:
-        """One node of the default domain; attributes with value None are left out. Returns its outputs, typed."""
+        """One node; attributes with value None are left out. Returns its outputs, typed.
+
+        A node of another domain than ONNX's own is taken on trust and its outputs have no types.
+        """
         trimmed = list(inputs)
         while trimmed and trimmed[-1] is None:
             trimmed.pop()
@@ -70,9 +76,10 @@ class Builder:
             for name, value in (attributes or {}).items()
             if value is not None
         ]
-        node = ir.Node("", op_type, trimmed, attrs, num_outputs=outputs)
-        problem = signature_error(node, self.opset)
+        node = ir.Node(domain, op_type, trimmed, attrs, num_outputs=outputs)
+        problem = signature_error(node, self.opset) if domain in ("", "ai.onnx") else None
         if problem:
+            discard([node])
             raise BuildError(problem)
         for value, (dtype, dims) in zip(node.outputs, infer_outputs(node, self.opset), strict=True):
             if dtype is not None:
@@ -91,9 +98,19 @@ class Builder:
 
     def tensor(self, tensor: ir.TensorProtocol) -> ir.Value:
         """A constant that holds (or lazily binds) an existing tensor."""
-        value = ir.Value(type=ir.TensorType(tensor.dtype), shape=ir.Shape(tensor.shape), const_value=tensor)
+        value = ir.Value(
+            type=ir.TensorType(tensor.dtype), shape=ir.Shape(tensor.shape.numpy()), const_value=tensor
+        )
         self.initializers.append(value)
         return value
+
+    def derived(self, source: ir.TensorProtocol, dims: Sequence[int], change: Callable[[Array], Array]) -> ir.Value:
+        """A constant of extents ``dims`` made from another one when it is first read: building reads no weights."""
+
+        def make() -> ir.TensorProtocol:
+            return ir.Tensor(np.ascontiguousarray(change(source.numpy())), dtype=source.dtype)
+
+        return self.tensor(ir.LazyTensor(make, dtype=source.dtype, shape=ir.Shape(dims), cache=True))
 
     def ints(self, values: Sequence[int]) -> ir.Value:
         """A 1-D int64 constant."""

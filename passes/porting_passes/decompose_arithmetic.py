@@ -112,8 +112,13 @@ DECOMPOSITIONS = (
         Contract("ulp", 1, "equal but for the sign of a zero result"),
         examples("Neg", _X),
     ),
-    Decomposition("abs_by_max", "Abs", _abs_by_max, Contract("ulp", 1, "equal but for the sign of a zero result"),
-                  examples("Abs", _X)),
+    Decomposition(
+        "abs_by_max",
+        "Abs",
+        _abs_by_max,
+        Contract("ulp", 1, "equal but for the sign of a zero result"),
+        examples("Abs", _X),
+    ),
     Decomposition(
         "abs_by_relu",
         "Abs",

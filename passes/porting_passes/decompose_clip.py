@@ -114,7 +114,9 @@ DECOMPOSITIONS = (
         "clip_by_relu",
         "Clip",
         _clip_by_relu,
-        Contract("ulp", 1, "equal but for the sign of a zero; what Relu makes of NaN is not specified", nonfinite=False),
+        Contract(
+            "ulp", 1, "equal but for the sign of a zero; what Relu makes of NaN is not specified", nonfinite=False
+        ),
         examples(
             "Clip",
             case("half line", Run((3, 5)), _ZERO),
@@ -155,8 +157,22 @@ DECOMPOSITIONS = (
     Decomposition(
         "max_by_relu", "Max", _max_by_relu, _NAN, examples("Max", case("zero", _ZERO, Run((3, 5)))), _zero_bound
     ),
-    Decomposition("max_by_clip", "Max", _max_by_clip, _NAN, examples("Max", case("bound", Run((3, 5)), _SIX), dtypes=_SAFE), _has_bound),
-    Decomposition("min_by_clip", "Min", _min_by_clip, _NAN, examples("Min", case("bound", Run((3, 5)), _SIX), dtypes=_SAFE), _has_bound),
+    Decomposition(
+        "max_by_clip",
+        "Max",
+        _max_by_clip,
+        _NAN,
+        examples("Max", case("bound", Run((3, 5)), _SIX), dtypes=_SAFE),
+        _has_bound,
+    ),
+    Decomposition(
+        "min_by_clip",
+        "Min",
+        _min_by_clip,
+        _NAN,
+        examples("Min", case("bound", Run((3, 5)), _SIX), dtypes=_SAFE),
+        _has_bound,
+    ),
     Decomposition("max_by_where", "Max", _max_by_where, _NAN, examples("Max", case("rows", *_ROWS)), _two),
     Decomposition("min_by_where", "Min", _min_by_where, _NAN, examples("Min", case("rows", *_ROWS)), _two),
 )

@@ -70,7 +70,9 @@ def _counted(node: ir.Node, opset: int) -> str | None:
 def _range(b: Builder, node: ir.Node) -> Sequence[ir.Value]:
     """start + i * delta, each in the dtype of the operands; ceil((limit - start) / delta) elements."""
     start, limit, delta = (small_constant(value) for value in node.inputs)
-    assert start is not None and limit is not None and delta is not None
+    assert start is not None
+    assert limit is not None
+    assert delta is not None
     count = max(int(np.ceil((limit - start) / delta)), 0)
     steps = np.arange(count).astype(start.dtype)
     return [b.constant(start + steps * delta, b.dtype_of(required(node, 0)))]

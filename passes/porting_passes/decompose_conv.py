@@ -11,7 +11,7 @@ import onnx_ir as ir
 from porting_passes.builder import Builder
 from porting_passes.contract import Contract
 from porting_passes.decomposition import Case, Decomposition, Run, case, examples
-from porting_passes.inference import dims_of
+from porting_passes.inference import constant_tensor, dims_of
 from porting_passes.node_facts import attribute, operand, rank, required
 
 _SUMS = Contract("tolerance", 2e-6, "the same products summed in another order", nonfinite=False)
@@ -43,15 +43,11 @@ def _applies_1d(node: ir.Node, opset: int) -> str | None:
 
 def _unsqueezed(b: Builder, weight: ir.Value) -> ir.Value:
     """[M, C, k] as [M, C, 1, k]; a constant stays one."""
-    tensor = ir.convenience.get_const_tensor(weight)
+    tensor = constant_tensor(weight)
     if tensor is None:
         return b.unsqueeze(weight, [2])
-
-    def make() -> ir.Tensor:
-        return ir.Tensor(np.expand_dims(tensor.numpy(), 2), dtype=tensor.dtype)
-
-    out, channels, length = tensor.shape
-    return b.tensor(ir.LazyTensor(make, dtype=tensor.dtype, shape=ir.Shape([out, channels, 1, length]), cache=True))
+    out, channels, length = tensor.shape.numpy()
+    return b.derived(tensor, [out, channels, 1, length], lambda array: np.expand_dims(array, 2))
 
 
 def _to_2d(b: Builder, node: ir.Node) -> Sequence[ir.Value]:
@@ -123,7 +119,9 @@ DECOMPOSITIONS = (
         "Conv",
         _to_2d,
         _SUMS,
-        examples("Conv", _LINE, case("dilated", Run((2, 3, 9)), _weight(3, 1, 3), group=3, dilations=[2]), dtypes=_FLOAT),
+        examples(
+            "Conv", _LINE, case("dilated", Run((2, 3, 9)), _weight(3, 1, 3), group=3, dilations=[2]), dtypes=_FLOAT
+        ),
         _applies_1d,
     ),
     Decomposition(

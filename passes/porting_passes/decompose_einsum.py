@@ -65,7 +65,7 @@ def _applies(node: ir.Node, opset: int) -> str | None:
 
 
 def _groups(equation: Equation) -> tuple[str, str, str, str]:
-    """Batch, rows (first only), columns (second only) and contracted labels, in the result's order where they have one."""
+    """Batch, rows (first only), columns (second only) and contracted labels, in the result's order."""
     first, second = equation.operands
     order = {label: index for index, label in enumerate(equation.result)}
     ordered = sorted(equation.extents, key=lambda label: order.get(label, len(order)))
@@ -95,7 +95,9 @@ def _merged(labels: str, extents: dict[str, int | str | None]) -> int:
     return product
 
 
-def _matrix(b: Builder, x: ir.Value, labels: str, groups: Sequence[str], extents: dict[str, int | str | None]) -> ir.Value:
+def _matrix(
+    b: Builder, x: ir.Value, labels: str, groups: Sequence[str], extents: dict[str, int | str | None]
+) -> ir.Value:
     """``x`` with its axes in the order of ``groups``, each group merged to one axis."""
     x = b.transpose(x, [labels.index(label) for label in "".join(groups)])
     if all(len(group) == 1 for group in groups):

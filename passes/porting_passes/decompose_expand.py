@@ -10,7 +10,7 @@ import onnx_ir as ir
 from porting_passes.builder import Builder
 from porting_passes.contract import EXACT, Contract
 from porting_passes.decomposition import Case, Decomposition, Run, case, examples
-from porting_passes.inference import dims_of
+from porting_passes.inference import constant_tensor, dims_of
 from porting_passes.node_facts import attribute, operand, rank, required, small_constant, static_dims
 
 _FLOAT = (ir.DataType.FLOAT,)
@@ -39,7 +39,8 @@ def _expand_known(node: ir.Node, opset: int) -> str | None:
 def _expand_by_tile(b: Builder, node: ir.Node) -> Sequence[ir.Value]:
     repeats, x = _expanded(node), required(node, 0)
     dims = static_dims(x)
-    assert not isinstance(repeats, str) and dims is not None
+    assert not isinstance(repeats, str)
+    assert dims is not None
     if len(repeats) > len(dims):
         x = b.reshape(x, [1] * (len(repeats) - len(dims)) + list(dims))
     return [x if all(r == 1 for r in repeats) else b.Tile(x, b.ints(repeats))]
@@ -98,7 +99,7 @@ def _trilu_by_where(b: Builder, node: ir.Node) -> Sequence[ir.Value]:
 
 
 def _blendable(node: ir.Node, opset: int) -> str | None:
-    if ir.convenience.get_const_tensor(required(node, 0)) is None:
+    if constant_tensor(required(node, 0)) is None:
         return "the condition is not a constant"
     dtype = required(node, 1).dtype
     if dtype is None or not dtype.is_floating_point():
@@ -112,7 +113,7 @@ def _blendable(node: ir.Node, opset: int) -> str | None:
 
 def _where_by_blend(b: Builder, node: ir.Node) -> Sequence[ir.Value]:
     """x * c + y * (1 - c) with c the condition as 0 and 1."""
-    tensor = ir.convenience.get_const_tensor(required(node, 0))
+    tensor = constant_tensor(required(node, 0))
     assert tensor is not None
     x, y, choose = required(node, 1), required(node, 2), tensor.numpy()
     dtype = b.dtype_of(x)
@@ -160,7 +161,9 @@ DECOMPOSITIONS = (
         "Expand",
         _expand_by_tile,
         EXACT,
-        examples("Expand", case("both", Run((3, 1)), _ints(2, 1, 4)), case("same", Run((3, 4)), _ints(4)), dtypes=_FLOAT),
+        examples(
+            "Expand", case("both", Run((3, 1)), _ints(2, 1, 4)), case("same", Run((3, 4)), _ints(4)), dtypes=_FLOAT
+        ),
         _expand_known,
     ),
     Decomposition(

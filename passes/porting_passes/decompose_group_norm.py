@@ -10,7 +10,7 @@ import onnx_ir as ir
 from porting_passes.builder import Builder, BuildError
 from porting_passes.contract import Contract
 from porting_passes.decomposition import Case, Decomposition, Run, case, examples
-from porting_passes.inference import dims_of
+from porting_passes.inference import constant_tensor, dims_of
 from porting_passes.node_facts import (
     attribute,
     is_constant,
@@ -21,7 +21,9 @@ from porting_passes.node_facts import (
     reshape_target,
 )
 
-_SUMS = Contract("tolerance", 4e-6, "sums in another order; the stock kernel may scale and shift in one step", nonfinite=False)
+_SUMS = Contract(
+    "tolerance", 4e-6, "sums in another order; the stock kernel may scale and shift in one step", nonfinite=False
+)
 
 
 def _rank_unknown(node: ir.Node, opset: int) -> str | None:
@@ -104,7 +106,7 @@ def _inference_batch_norm(node: ir.Node, opset: int) -> str | None:
 def _batch_norm(b: Builder, node: ir.Node) -> Sequence[ir.Value]:
     """x * a + c, with a = scale / sqrt(variance + epsilon) and c = bias - mean * a folded in float64."""
     x = required(node, 0)
-    tensors = [ir.convenience.get_const_tensor(required(node, i)) for i in range(1, 5)]
+    tensors = [constant_tensor(required(node, i)) for i in range(1, 5)]
     scale, bias, mean, variance = (t.numpy().astype(np.float64) for t in tensors if t is not None)
     factor = scale / np.sqrt(variance + number(node, "epsilon", 1e-5))
     dims, dtype = b.rank_of(x), b.dtype_of(x)
@@ -128,7 +130,6 @@ def _lp_norm(b: Builder, node: ir.Node) -> Sequence[ir.Value]:
 def _vectors(channels: int) -> list[np.ndarray]:
     ramp = np.linspace(0.5, 1.5, channels, dtype=np.float32)
     return [ramp, ramp - 1, ramp * 0.5, ramp * 2]
-
 
 
 _GROUPS = (

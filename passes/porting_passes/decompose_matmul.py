@@ -10,7 +10,7 @@ import onnx_ir as ir
 from porting_passes.builder import Builder, BuildError
 from porting_passes.contract import Contract
 from porting_passes.decomposition import Case, Decomposition, Run, case, examples
-from porting_passes.inference import dims_of
+from porting_passes.inference import constant_tensor, dims_of
 from porting_passes.node_facts import attribute, number, operand, rank, required, reshape_target
 
 _SUMS = Contract("tolerance", 2e-6, "sums in another order", nonfinite=False)
@@ -20,15 +20,11 @@ _WEIGHT = np.linspace(-1, 1, 20, dtype=np.float32).reshape(4, 5)
 
 def transposed(b: Builder, value: ir.Value) -> ir.Value:
     """The transpose of a matrix; that of a constant is a new constant, made when it is first read."""
-    tensor = ir.convenience.get_const_tensor(value)
+    tensor = constant_tensor(value)
     if tensor is None:
         return b.Transpose(value, perm=[1, 0])
-
-    def make() -> ir.Tensor:
-        return ir.Tensor(np.ascontiguousarray(tensor.numpy().T), dtype=tensor.dtype)
-
-    rows, columns = tensor.shape
-    return b.tensor(ir.LazyTensor(make, dtype=tensor.dtype, shape=ir.Shape([columns, rows]), cache=True))
+    rows, columns = tensor.shape.numpy()
+    return b.derived(tensor, [columns, rows], np.transpose)
 
 
 def _matrices(node: ir.Node, opset: int) -> str | None:

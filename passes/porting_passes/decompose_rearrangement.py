@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 
 import numpy as np
@@ -139,7 +140,7 @@ def _split(b: Builder, node: ir.Node) -> Sequence[ir.Value]:
     if axis < 0 and rank(node.inputs[0]) is not None:
         axis += b.rank_of(required(node, 0))
     starts = np.cumsum([0, *sizes]).tolist()
-    return [b.slice(required(node, 0), axis, low, high) for low, high in zip(starts, starts[1:], strict=False)]
+    return [b.slice(required(node, 0), axis, low, high) for low, high in itertools.pairwise(starts)]
 
 
 _SIZES = np.array([1, 4], np.int64)

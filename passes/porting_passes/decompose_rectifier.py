@@ -156,7 +156,9 @@ DECOMPOSITIONS = (
         "hard_sigmoid_by_clip",
         "HardSigmoid",
         _hard_sigmoid,
-        Contract("tolerance", 5e-7, "alpha x + beta may be contracted to one rounding; Clip may drop NaN", nonfinite=False),
+        Contract(
+            "tolerance", 5e-7, "alpha x + beta may be contracted to one rounding; Clip may drop NaN", nonfinite=False
+        ),
         examples("HardSigmoid", _X, case("sixth", Run((3, 5)), alpha=1 / 6, beta=0.5)),
     ),
 )

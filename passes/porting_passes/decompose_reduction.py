@@ -1,4 +1,4 @@
-"""ReduceL1, ReduceL2, ReduceSumSquare, ReduceLogSum, ReduceLogSumExp, ReduceMean, ReduceMin and ArgMin by simpler ones."""
+"""ReduceL1, ReduceL2, ReduceSumSquare, ReduceLogSum(Exp), ReduceMean, ReduceMin and ArgMin by simpler operators."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 import onnx_ir as ir
 
 from porting_passes.builder import Builder
-from porting_passes.contract import EXACT, Contract
+from porting_passes.contract import Contract
 from porting_passes.decomposition import Case, Decomposition, Run, case, examples
 from porting_passes.inference import dims_of
 from porting_passes.node_facts import attribute, operand, rank, required, small_constant
@@ -129,7 +129,7 @@ def _arg_min(b: Builder, node: ir.Node) -> Sequence[ir.Value]:
 
 
 def _cases(op_type: str, **options: Any) -> Any:
-    """Axes as an attribute (to opset 12 or 17) and as an input (from 13 or 18 on); a case takes part where it is valid."""
+    """Axes as an attribute (to opset 12 or 17) and input (from 13 or 18 on), each where it is valid."""
     axes = np.array([1], np.int64)
     return examples(
         op_type,
@@ -172,7 +172,9 @@ DECOMPOSITIONS = (
         "reduce_log_sum_by_log",
         "ReduceLogSum",
         _log_sum,
-        Contract("tolerance", 1e-6, "sums in another order; the logarithm of a sum near 0 magnifies that", nonfinite=False),
+        Contract(
+            "tolerance", 1e-6, "sums in another order; the logarithm of a sum near 0 magnifies that", nonfinite=False
+        ),
         _cases("ReduceLogSum", dtypes=_FLOAT),
         _applies,
     ),

@@ -72,6 +72,8 @@ DECOMPOSITIONS = (
         "CastLike",
         _cast_like,
         EXACT,
-        examples("CastLike", case("to double", Run((3, 5)), Run((1,), ir.DataType.DOUBLE)), dtypes=(ir.DataType.FLOAT,)),
+        examples(
+            "CastLike", case("to double", Run((3, 5)), Run((1,), ir.DataType.DOUBLE)), dtypes=(ir.DataType.FLOAT,)
+        ),
     ),
 )

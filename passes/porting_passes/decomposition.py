@@ -106,8 +106,7 @@ def node_model(op_type: str, one: Case, opset: int) -> ir.Model | None:
             values.append(value)
     probe = ir.node(op_type, values, one.attributes, num_outputs=one.outputs)
     problem = signature_error(probe, opset)
-    for index in range(len(values)):
-        probe.replace_input_with(index, None)
+    discard([probe])
     if problem is not None:
         return None
     builder = Builder(opset)
@@ -148,9 +147,7 @@ def decompose_node(node: ir.Node, decomposition: Decomposition, opset: int, name
     return builder.nodes
 
 
-def build(
-    node: ir.Node, decomposition: Decomposition, opset: int
-) -> tuple[Builder, Sequence[ir.Value | None]]:
+def build(node: ir.Node, decomposition: Decomposition, opset: int) -> tuple[Builder, Sequence[ir.Value | None]]:
     """The new nodes, detached, and the new value of each output. On BuildError nothing is left attached."""
     builder = Builder(opset)
     try:
@@ -158,6 +155,10 @@ def build(
     except BuildError:
         discard(builder.nodes)
         raise
+    made = {value for new in builder.nodes for value in new.outputs}
+    for old, new in zip(node.outputs, built, strict=True):
+        if new is not None and new in made:
+            new.type, new.shape = old.type or new.type, old.shape or new.shape
     lost = [old.name for old, new in zip(node.outputs, built, strict=True) if new is None and used(old)]
     if lost:
         discard(builder.nodes)

@@ -66,16 +66,26 @@ def dims_of(value: ir.Value) -> Dims | None:
     return None if value.shape is None else tuple(d if isinstance(d, int) else d.value for d in value.shape)
 
 
+def constant_tensor(value: ir.Value | None) -> ir.TensorProtocol | None:
+    """The tensor of an initializer, of a Constant node's output or of a constant not yet in a graph; else None.
+
+    An initializer that is also a graph input is a default that the caller may override, not a constant.
+    """
+    if value is None or value.is_graph_input():
+        return None
+    return ir.convenience.get_const_tensor(value)
+
+
 def constant_key(value: ir.Value) -> bytes | bool:
     """Bytes of a small constant, True for a large one, False for a value computed at run time."""
-    tensor = ir.convenience.get_const_tensor(value)
+    tensor = constant_tensor(value)
     if tensor is None:
         return False
     return tensor.tobytes() if tensor.size <= SMALL else True
 
 
 def attribute_key(node: ir.Node) -> tuple[Any, ...] | None:
-    """The attributes of a node, hashable, sorted by name; None where they have no cheap key (subgraphs, large tensors)."""
+    """The attributes of a node, hashable, sorted by name; None where there is no cheap key (subgraphs, large tensors)."""
     parts = []
     for name in sorted(node.attributes):
         attr = node.attributes[name]
@@ -134,7 +144,7 @@ def _infer(node: ir.Node, opset: int) -> list[OutputType]:
         if value is None or value.dtype is None:
             continue
         types[name] = onnx.helper.make_tensor_type_proto(value.dtype.value, dims_of(value))
-        tensor = ir.convenience.get_const_tensor(value)
+        tensor = constant_tensor(value)
         if tensor is not None and tensor.size <= SMALL:
             data[name] = ir.serde.serialize_tensor(tensor)
     imports = [onnx.helper.make_opsetid(node.domain, opset)]

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from porting_passes.inference import SMALL, dims_of
+from porting_passes.inference import SMALL, constant_tensor, dims_of
 
 
 def attribute(node: ir.Node, name: str, default: Any = None) -> Any:
@@ -47,12 +47,12 @@ def static_dims(value: ir.Value | None) -> tuple[int, ...] | None:
 
 def is_constant(value: ir.Value | None) -> bool:
     """Whether a value is known before the model runs."""
-    return value is not None and ir.convenience.get_const_tensor(value) is not None
+    return value is not None and constant_tensor(value) is not None
 
 
 def small_constant(value: ir.Value | None) -> np.ndarray[Any, Any] | None:
     """The contents of a constant of at most 64 elements, else None: decisions never depend on larger weights."""
-    tensor = None if value is None else ir.convenience.get_const_tensor(value)
+    tensor = None if value is None else constant_tensor(value)
     return tensor.numpy() if tensor is not None and tensor.size <= SMALL else None
 
 

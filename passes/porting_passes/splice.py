@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import onnx_ir as ir
@@ -48,6 +48,15 @@ def _all_names(model: ir.Model) -> set[str]:
             if node.name:
                 names.add(node.name)
     return names
+
+
+class Tape(Protocol):
+    """What :func:`splice` needs of a recorder of new nodes."""
+
+    nodes: list[ir.Node]
+    initializers: list[ir.Value]
+
+    def __getattr__(self, op_type: str) -> Callable[..., Any]: ...
 
 
 class ReplacementTape:
@@ -116,7 +125,7 @@ def splice(
     root: ir.Node,
     old_nodes: Sequence[ir.Node],
     old_outputs: Sequence[ir.Value],
-    tape: ReplacementTape,
+    tape: Tape,
     new_outputs: Sequence[ir.Value],
     rule: str,
     names: Names,
@@ -191,7 +200,7 @@ def _anchor(
 
 
 def _with_identities(
-    tape: ReplacementTape, old_outputs: Sequence[ir.Value], new_outputs: Sequence[ir.Value]
+    tape: Tape, old_outputs: Sequence[ir.Value], new_outputs: Sequence[ir.Value]
 ) -> list[ir.Value]:
     """Graph outputs keep their names: one that would become an existing or shared value goes through Identity."""
     made = {value for node in tape.nodes for value in node.outputs}
@@ -204,7 +213,7 @@ def _with_identities(
 
 
 def _adopt_initializers(
-    scope: ir.Graph | ir.Function, tape: ReplacementTape, old_nodes: Sequence[ir.Node], rule: str, names: Names
+    scope: ir.Graph | ir.Function, tape: Tape, old_nodes: Sequence[ir.Node], rule: str, names: Names
 ) -> None:
     """Register the tape's initializers; a function has none, so there they become Constant nodes."""
     weights = [v for node in old_nodes for v in node.inputs if v is not None and v.const_value is not None]
