@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 from collections.abc import Iterator
 
 import onnx
@@ -32,6 +33,7 @@ class InferShapes(ir.passes.InPlacePass):
 
     def call(self, model: ir.Model) -> ir.passes.PassResult:
         """Infer in place."""
+        _type_weights(model)
         with _without_weights(model):
             proto = ir.to_proto(model)
         try:
@@ -82,21 +84,33 @@ class InferShapes(ir.passes.InPlacePass):
         return inferred if isinstance(inferred, int) or known.value is None else known
 
 
+def _type_weights(model: ir.Model) -> None:
+    """An initializer without a declared type has that of its tensor."""
+    for graph in model.graphs():
+        for value in graph.initializers.values():
+            tensor = value.const_value
+            if tensor is not None and (value.type is None or value.shape is None):
+                value.type = ir.TensorType(tensor.dtype)
+                value.shape = ir.Shape(tensor.shape.numpy())
+
+
 @contextlib.contextmanager
 def _without_weights(model: ir.Model) -> Iterator[None]:
     """Take the data of large initializers away; their types and shapes stay. Restored on exit."""
     kept: list[tuple[ir.Value, ir.TensorProtocol]] = []
+    log = logging.getLogger("onnx_ir")
+    level = log.level
+    log.setLevel(logging.ERROR)  # It warns of every initializer without data: here that is the point.
     for graph in model.graphs():
         for value in graph.initializers.values():
             tensor = value.const_value
             if tensor is not None and tensor.nbytes > SMALL:
-                value.type = ir.TensorType(tensor.dtype)
-                value.shape = ir.Shape(tensor.shape.numpy())
                 kept.append((value, tensor))
                 value.const_value = None
     try:
         yield
     finally:
+        log.setLevel(level)
         for value, tensor in kept:
             value.const_value = tensor
 

@@ -12,7 +12,8 @@ max_ulp        largest distance in steps of the result's format, the reference r
                without a meaning here (integers, float64, 8-bit floats)
 nan_count      elements where exactly one side is NaN
 inf_count      elements where one side is infinite and the other is not the same infinity
-overflows      elements that are finite in the reference only (a part of the two counts above)
+overflows      elements beyond the range of the result's format: finite in the reference and not in the result, or
+               saturated at its largest value
 mismatches     integers and booleans only: elements that differ; None for floats
 =============  =====================================================================================================
 
@@ -125,6 +126,9 @@ class Accumulator:
             r, s, reference, result = r[usable], s[usable], reference[usable], result[usable]
         if r.numel() == 0:
             return
+        if result.dtype in _ULP_VIEW:
+            limit = torch.finfo(result.dtype).max
+            self.overflows += int(((s.abs() == limit) & (r.abs() > limit)).sum())
         difference = r - s
         self.reference_energy += float((r * r).sum())
         self.result_energy += float((s * s).sum())

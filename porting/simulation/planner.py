@@ -104,7 +104,17 @@ class Planner:
         if kernel.takes_context:
             values["context"] = registry.Context(version, len(node.outputs), self._numerics)
         call = functools.partial(kernel.function, **values) if values else kernel.function
-        return _promoting(call) if self._numerics.float64 else call
+        if self._numerics.float64:
+            return _promoting(call)
+        if kernel.specialize is not None:
+            call = kernel.specialize(*map(self._constant, node.inputs), **values) or call
+        return call
+
+    def _constant(self, value: ir.Value | None) -> torch.Tensor | None:
+        """The value of an operand that no run can change, else None."""
+        if value is None or not value.is_initializer() or value.is_graph_input():
+            return None
+        return self.tensor(data_of(value))
 
     def _function_call(self, function: ir.Function, bindings: Bindings) -> Call:
         key = (function.identifier(), tuple(sorted((n, a.type, _identity(a.value)) for n, a in bindings.items())))

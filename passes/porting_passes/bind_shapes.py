@@ -1,0 +1,142 @@
+"""Fix or bound the dimensions of graph inputs."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+
+import onnx_ir as ir
+
+from porting_kernels.errors import PortingError, ShapeError
+from porting_passes.infer_shapes import InferShapes
+
+Dim = int | str | None
+Ranges = dict[str, tuple[int, int]]
+
+
+class BindShapesError(PortingError):
+    """A shape or dimension given by the user that the model cannot take."""
+
+
+class BindShapes(ir.passes.InPlacePass):
+    """Give dimensions of inputs a number, a name, or a range, and infer what follows.
+
+    shapes: input name -> one entry a dimension: a number fixes it, a string names it, None leaves it. dims: symbol ->
+    (lowest, highest), both included.
+
+    1. A symbol with one possible value is replaced by it wherever it stands: in other inputs, inner values, outputs.
+    2. A symbol with a real range stays; :attr:`ranges` holds it after the call.
+    3. A dimension that is a number in the model cannot become another one.
+    Unknown inputs and symbols, wrong ranks and contradictions are BindShapesErrors that name what is known.
+    """
+
+    def __init__(
+        self, shapes: Mapping[str, Sequence[Dim]] | None = None, dims: Mapping[str, tuple[int, int]] | None = None
+    ) -> None:
+        super().__init__()
+        self._shapes = dict(shapes or {})
+        self._dims = dict(dims or {})
+        self.ranges: Ranges = {}
+
+    def call(self, model: ir.Model) -> ir.passes.PassResult:
+        """Bind in place. Raises ShapeError when the bound shapes do not go together."""
+        consistent = _is_consistent(model)
+        inputs = {value.name or "": value for value in model.graph.inputs if not value.is_initializer()}
+        fixed: dict[str, int] = {}
+        for name, dims in self._shapes.items():
+            if name not in inputs:
+                raise BindShapesError(f"no input {name!r}", required=f"one of {', '.join(inputs)}", met=name)
+            _bind_input(inputs[name], dims, fixed)
+        symbols = {
+            str(dim.value)
+            for value in inputs.values()
+            for dim in value.shape or ()
+            if isinstance(dim, ir.SymbolicDim) and dim.value
+        }
+        self.ranges = {}
+        for symbol, (low, high) in self._dims.items():
+            self._bound(symbol, low, high, symbols | set(fixed), fixed)
+        _substitute(model, fixed)
+        InferShapes(strict=consistent)(model)
+        return ir.passes.PassResult(model, bool(self._shapes or self._dims))
+
+    def _bound(self, symbol: str, low: int, high: int, known: set[str], fixed: dict[str, int]) -> None:
+        if symbol not in known:
+            listed = ", ".join(sorted(known)) or "none: every input dimension is a number or nameless"
+            raise BindShapesError(f"no dimension {symbol!r}", required=f"one of {listed}", met=symbol)
+        if not 0 <= low <= high:
+            raise BindShapesError(f"range of {symbol}", required="0 <= lowest <= highest", met=f"{low}..{high}")
+        if symbol in fixed and not low <= fixed[symbol] <= high:
+            raise BindShapesError(f"dimension {symbol}", required=f"{low}..{high}", met=fixed[symbol])
+        if low == high:
+            fixed[symbol] = low
+        elif symbol not in fixed:
+            self.ranges[symbol] = (low, high)
+
+
+def bind_shapes(
+    model: ir.Model,
+    shapes: Mapping[str, Sequence[Dim]] | None = None,
+    dims: Mapping[str, tuple[int, int]] | None = None,
+) -> Ranges:
+    """Bind the model's inputs in place (see :class:`BindShapes`); the ranges of the symbols that remain bounded."""
+    step = BindShapes(shapes, dims)
+    step(model)
+    return step.ranges
+
+
+def _is_consistent(model: ir.Model) -> bool:
+    """Whether the model's own shape annotations pass strict inference; else the bound ones are not held to it."""
+    try:
+        InferShapes(strict=True)(model)
+    except ShapeError:
+        return False
+    return True
+
+
+def _bind_input(value: ir.Value, dims: Sequence[Dim], fixed: dict[str, int]) -> None:
+    where = f"input {value.name}"
+    known: list[int | ir.SymbolicDim] = (
+        list(value.shape) if value.shape is not None else [ir.SymbolicDim(None)] * len(dims)
+    )
+    if len(known) != len(dims):
+        raise BindShapesError(
+            "wrong rank", required=f"{len(known)} dimensions: {value.shape}", met=list(dims), where=where
+        )
+    bound: list[int | ir.SymbolicDim] = []
+    for axis, (old, new) in enumerate(zip(known, dims, strict=True)):
+        place = f"{where}, dimension {axis}"
+        if new is None or old == new:
+            bound.append(old)
+        elif isinstance(old, int):
+            raise BindShapesError("the model fixes this dimension", required=old, met=new, where=place)
+        elif isinstance(new, str):
+            bound.append(ir.SymbolicDim(new))
+        elif new < 0:
+            raise BindShapesError("a dimension is negative", required="0 or more", met=new, where=place)
+        else:
+            if old.value is not None and fixed.setdefault(str(old.value), new) != new:
+                raise BindShapesError(
+                    f"dimension {old.value} has two values", required=fixed[str(old.value)], met=new, where=place
+                )
+            bound.append(new)
+    value.shape = ir.Shape(bound)
+
+
+def _substitute(model: ir.Model, fixed: Mapping[str, int]) -> None:
+    """Put numbers in the place of symbols everywhere; expressions over them are forgotten, to be inferred anew."""
+    if not fixed:
+        return
+    words = re.compile(r"\b(" + "|".join(map(re.escape, fixed)) + r")\b")
+
+    def bound(dim: int | ir.SymbolicDim) -> int | ir.SymbolicDim:
+        if isinstance(dim, int) or dim.value is None:
+            return dim
+        if dim.value in fixed:
+            return fixed[str(dim.value)]
+        return ir.SymbolicDim(None) if words.search(str(dim.value)) else dim
+
+    for graph in model.graphs():
+        for value in (*graph.inputs, *(v for node in graph for v in node.outputs)):
+            if value.shape is not None and not value.shape.is_static():
+                value.shape = ir.Shape([bound(dim) for dim in value.shape])

@@ -1,0 +1,106 @@
+"""Composite operators -> the surface's own, as the rows of its operator set say."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+
+from porting_kernels.errors import PortingError
+from porting_kernels.packers import PACKERS
+from porting_passes.constants import constant_of
+from porting_passes.legality import Legal, check
+from porting_passes.operator_set import OperandRow, OperatorRow, OperatorSet, qualified
+from porting_passes.splice import Names, ReplacementTape, splice
+
+RULE = "lower_to_surface"
+
+
+class LowerToSurface(ir.passes.InPlacePass):
+    """porting.X  ->  the operator of the first row that implements X and accepts the node.
+
+    1. Operands are taken in the row's order, in the row's packed form; attributes are renamed and recoded.
+    2. A bias of zeros is left out where the row can do without; one element is spread over the channels.
+    3. A row without a place for the bias says which node adds it (``follow``).
+    4. No row implements the operator and the surface takes it as it is: leave it.
+    """
+
+    def __init__(self, operator_set: OperatorSet) -> None:
+        super().__init__()
+        self._operator_set = operator_set
+
+    def call(self, model: ir.Model) -> ir.passes.PassResult:
+        """Lower in place. PortingError for an operand that the row packs and that is no constant."""
+        opset = model.opset_imports.get("", 1)
+        names = Names(model)
+        # Rows look at neighbours in their composite form, so all are chosen before the first is replaced.
+        chosen = [
+            (node, self._row(node, opset)) for node in model.graph.all_nodes() if node.domain == "porting"
+        ]
+        for node, row in chosen:
+            if row is not None:
+                _lower(node, row, names)
+        left = any(node.domain == "porting" for node in model.graph.all_nodes())
+        if not left:
+            model.opset_imports.pop("porting", None)
+        return ir.passes.PassResult(model, any(row is not None for _, row in chosen))
+
+    def _row(self, node: ir.Node, opset: int) -> OperatorRow | None:
+        verdict = check(node, self._operator_set, opset)
+        if isinstance(verdict, Legal):
+            return verdict.row
+        rows = self._operator_set.implementing(qualified(node.domain, node.op_type))
+        return rows[0] if rows else None
+
+
+def _lower(node: ir.Node, row: OperatorRow, names: Names) -> None:
+    graph, output = node.graph, node.outputs[0]
+    assert graph is not None
+    tape = ReplacementTape()
+    inputs = [_operand(node, index, entry, tape) for index, entry in enumerate(row.inputs or ())]
+    while inputs and inputs[-1] is None:
+        inputs.pop()
+    attributes: dict[str, Any] = {}
+    for entry in row.attributes:
+        if entry.from_ is not None and entry.from_ in node.attributes:
+            attributes[entry.name] = entry.convert(node.attributes[entry.from_].value)
+        elif entry.constant is not None:
+            attributes[entry.name] = entry.constant
+    new = getattr(tape, row.operator)(*inputs, _domain=row.domain, **attributes)
+    if row.follow is not None:
+        bias = _bias(node, row.follow.operand)
+        if bias is not None:
+            new.dtype, new.shape = output.dtype, output.shape
+            new = getattr(tape, row.follow.operator)(new, tape.constant(bias, f"{output.name}/bias"))
+    splice(graph, node, [node], [output], tape, [new], RULE, names)
+
+
+def _operand(node: ir.Node, index: int, entry: OperandRow, tape: ReplacementTape) -> ir.Value | None:
+    place = index if entry.operand is None else int(entry.operand)
+    value = node.inputs[place] if place < len(node.inputs) else None
+    if value is not None and entry.optional and node.op_type.startswith("Integer") and place == 2:
+        bias = _bias(node, place)
+        return None if bias is None else tape.constant(bias, f"{node.outputs[0].name}/bias")
+    if value is None or entry.packer is None:
+        return value
+    tensor = constant_of(value)
+    if tensor is None:
+        raise PortingError(f"operand {entry.name} of {node.op_type} is packed and must be a constant", where=node.name)
+    return tape.constant(PACKERS[entry.packer].pack(tensor.numpy()), f"{value.name}/{entry.packer}")
+
+
+def _bias(node: ir.Node, place: int) -> np.ndarray | None:
+    """The int32 bias, one a channel; None where it adds nothing."""
+    value = node.inputs[place] if place < len(node.inputs) else None
+    tensor = constant_of(value)
+    if tensor is None:
+        return None
+    array = tensor.numpy()
+    if not array.any():
+        return None
+    weight = node.inputs[1]
+    assert weight is not None and weight.shape is not None
+    channels = weight.shape[0 if node.op_type == "IntegerConv" else -1]
+    assert isinstance(channels, int)
+    return np.broadcast_to(array.reshape(-1), (channels,)).copy()

@@ -1,0 +1,118 @@
+"""Legality without weights: which nodes have no legal form on a target, and why."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import onnx_ir as ir
+
+from porting.frontends import Source
+from porting.pipeline import Pipeline
+from porting.target import Target
+from porting_passes import provenance
+from porting_passes.legality import Illegal, Unknown, check
+from porting_passes.legalize import Failure
+from porting_passes.operator_set import qualified
+from porting_passes.quantize_static import ActivationRange
+
+SCHEMA_VERSION = 1
+
+
+@dataclasses.dataclass(frozen=True)
+class Checked:
+    """nodes: how many were judged. failures: all of them, in the order of the graph."""
+
+    source: Source
+    target: Target
+    as_is: bool
+    nodes: int
+    failures: tuple[Failure, ...]
+
+    @property
+    def verdict(self) -> str:
+        """legal, illegal or unknown; illegal outweighs unknown."""
+        verdicts = {f.verdict for f in self.failures}
+        return "illegal" if "illegal" in verdicts else "unknown" if verdicts else "legal"
+
+    def to_json(self) -> dict[str, Any]:
+        """The document of ``porting check --json``."""
+        return {
+            "schema_version": SCHEMA_VERSION,
+            "source": {"path": self.source.text, "digest": f"sha256:{self.source.digest}"},
+            "backend": self.target.specification,
+            "surface": self.target.surface.name,
+            "as_is": self.as_is,
+            "verdict": self.verdict,
+            "nodes": {
+                "total": self.nodes,
+                "illegal": sum(f.verdict == "illegal" for f in self.failures),
+                "unknown": sum(f.verdict == "unknown" for f in self.failures),
+            },
+            "failures": [
+                {
+                    "node": f.node,
+                    "operator": f.operator,
+                    "verdict": f.verdict,
+                    "reasons": [
+                        {"rule": r.rule, "met": r.met, "allowed": r.allowed, "source": r.source} for r in f.reasons
+                    ],
+                    "candidates": [{"name": name, "why_not": why} for name, why in f.candidates],
+                    "place": f.place,
+                }
+                for f in self.failures
+            ],
+        }
+
+
+def check_source(source: Source, target: Target, *, as_is: bool = False) -> Checked:
+    """Judge every node: after all rewrites, or, ``as_is``, the source as it stands at its own opset.
+
+    With a quantizing scheme every activation is given the range -1..1: legality does not depend on it.
+    """
+    pipeline = Pipeline(source.model.clone(), target)
+    pipeline.bind(source.dims)
+    if as_is:
+        failures = _judge_all(pipeline)
+    else:
+        pipeline.to_float_surface()
+        if not pipeline.failures:
+            pipeline.to_dtype()
+        if not pipeline.failures and _quantizes_as_nodes(target):
+            pipeline.quantize({v.name or "": ActivationRange(-1.0, 1.0) for v in pipeline.activations()})
+        failures = pipeline.failures
+    nodes = sum(1 for _ in pipeline.model.graph.all_nodes())
+    return Checked(source, target, as_is, nodes, tuple(failures))
+
+
+def _quantizes_as_nodes(target: Target) -> bool:
+    style = target.surface.quantization
+    return target.quantizes and style is not None and style.carrier == "nodes"
+
+
+def _judge_all(pipeline: Pipeline) -> list[Failure]:
+    model = pipeline.model
+    operator_set = pipeline.target.surface.operator_set
+    opset = model.opset_imports.get("", 1)
+    failures = []
+    for node in model.graph.all_nodes():
+        verdict = check(node, operator_set, opset, pipeline.dims)
+        if not isinstance(verdict, Illegal | Unknown):
+            continue
+        if isinstance(verdict, Unknown) and node.op_type in pipeline.target.allow_unknown:
+            continue
+        failures.append(failure_of(node, verdict))
+    return failures
+
+
+def failure_of(node: ir.Node, verdict: Illegal | Unknown) -> Failure:
+    """A verdict with the place in the user's model; no candidate was tried."""
+    return Failure(
+        node=node.name or (node.outputs[0].name if node.outputs else "") or "",
+        operator=qualified(node.domain, node.op_type),
+        op_type=node.op_type,
+        verdict="illegal" if isinstance(verdict, Illegal) else "unknown",
+        reasons=verdict.reasons,
+        candidates=(),
+        place=provenance.place(node.outputs[0]) if node.outputs else "",
+    )

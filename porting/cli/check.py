@@ -1,0 +1,50 @@
+"""``porting check``: every node with no legal form, with reasons."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import click
+
+from porting.cli import options
+
+_EXIT = {"legal": 0, "illegal": 3, "unknown": 4}
+
+
+@click.command("check")
+@click.argument("source")
+@options.target
+@click.option("--as-is", is_flag=True, help="Judge the source unrewritten.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+def command(source: str, as_is: bool, as_json: bool, **rest: Any) -> int:
+    """Say which nodes of SOURCE have no legal form on a backend, with the reasons and what was tried.
+
+    Exit code 0: all legal; 3: at least one illegal; 4: none illegal, at least one unknown.
+    """
+    from porting import frontends
+    from porting.check import check_source
+    from porting.pipeline import describe
+    from porting.target import Target
+
+    target = Target.resolve(
+        rest["backend"],
+        rest["surface"],
+        scheme=rest["scheme"],
+        dtype=rest["dtype"],
+        shapes=dict(rest["shapes"]),
+        dims=dict(rest["dims"]),
+        allow_unknown=frozenset(options.names(rest["allow_unknown"])),
+    )
+    checked = check_source(frontends.load(source), target, as_is=as_is)
+    if as_json:
+        click.echo(json.dumps(checked.to_json(), indent=1, sort_keys=True, ensure_ascii=False))
+    else:
+        for failure in checked.failures:
+            click.echo(describe(failure) + "\n")
+        click.echo(
+            f"{checked.verdict}: {checked.nodes} nodes on {target.specification}, surface {target.surface.name}; "
+            f"{sum(f.verdict == 'illegal' for f in checked.failures)} illegal, "
+            f"{sum(f.verdict == 'unknown' for f in checked.failures)} unknown"
+        )
+    return _EXIT[checked.verdict]

@@ -1,0 +1,52 @@
+"""``porting port``: the main job."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from porting.cli import options
+
+METHODS = ("minmax", "percentile", "mse", "entropy")
+PATH = click.Path(path_type=Path)
+
+
+@click.command("port")
+@click.argument("source")
+@options.target
+@click.option("--calibrate", type=PATH, metavar="DATA", help="Samples that give the ranges of activations: an .npz or a folder of them.")
+@click.option("--calibration-method", "method", type=click.Choice(METHODS), default="minmax", show_default=True, help="How ranges are chosen.")
+@click.option("--inputs", type=PATH, metavar="DATA", help="Samples that parity is measured on.  [default: those of --calibrate]")
+@click.option("--budget", type=PATH, metavar="FILE", help="Limits that go before the default ones (JSON).")
+@click.option("--weights", type=click.Choice(["embed", "none"]), help="Inside the model file, or nowhere.  [default: weights.bin beside it]")
+@options.threads
+@click.option("--force", is_flag=True, help="Replace an earlier port at OUT.")
+@click.option("-o", "out", required=True, type=PATH, metavar="OUT", help="The folder to make.")
+def command(out: Path, source: str, weights: str | None, threads: int, force: bool, **rest: Any) -> int:
+    """Port SOURCE (an .onnx or .pt2 file, or package.module:factory) to a backend, into the folder OUT.
+
+    Rewrites it into the operators of the surface, quantizes it, emits it, and measures its parity with the source.
+    """
+    from porting.cli.summary import print_parity
+    from porting.port import Request, port
+    from porting.target import Target
+
+    files = {name: rest.pop(name) for name in ("calibrate", "method", "inputs", "budget")}
+    target = Target.resolve(
+        rest["backend"],
+        rest["surface"],
+        scheme=rest["scheme"],
+        dtype=rest["dtype"],
+        shapes=dict(rest["shapes"]),
+        dims=dict(rest["dims"]),
+        allow_unknown=frozenset(options.names(rest["allow_unknown"])),
+    )
+    request = Request(source, target, out, **files, weights=weights or "beside", threads=threads, force=force)  # type: ignore[arg-type]
+    parity = port(request, say=lambda line: click.echo(line, err=True))
+    if parity is None:
+        click.echo(f"{out}: ported without weights; parity not measured")
+        return 0
+    print_parity(parity, out)
+    return 1 if parity.verdict == "fail" else 0

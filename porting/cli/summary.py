@@ -1,0 +1,41 @@
+"""Parity in a few lines of a terminal."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from porting.parity.result import Parity
+
+_COLOURS = {"pass": "green", "fail": "red", "ambiguous": "yellow", "not_measured": "yellow"}
+_REASONS = 5
+
+
+def print_parity(parity: Parity, out: Path) -> None:
+    """Verdict, outputs, fidelity, and the layers that differ most when each is fed reference inputs."""
+    verdict = click.style(parity.verdict.upper(), fg=_COLOURS[parity.verdict], bold=True)
+    click.echo(f"{verdict}  {out}  {parity.backend} {parity.surface} {parity.scheme} {parity.dtype}")
+    for reason in parity.reasons[:_REASONS]:
+        click.echo(f"  {reason}")
+    if len(parity.reasons) > _REASONS:
+        click.echo(f"  ... and {len(parity.reasons) - _REASONS} more, all in parity.json")
+    click.echo(f"  {'output':<28} {'cosine':>10} {'SQNR dB':>8} {'rel L2':>9} {'max abs':>9}")
+    for name, m in parity.outputs.items():
+        click.echo(f"  {name[-28:]:<28} {_number(m.cosine, '10.6f')} {_number(m.sqnr_db, '8.1f')} "
+                   f"{_number(m.rel_l2, '9.2e')} {_number(m.max_abs, '9.2e')}")  # fmt: skip
+    for name, m in parity.fidelity.outputs.items():
+        click.echo(f"  fidelity of {name}: rel L2 {m.rel_l2:.2e} against {parity.fidelity.against}")
+    worst = sorted(
+        (layer for layer in parity.layers if layer.isolated is not None and layer.isolated.rel_l2 is not None),
+        key=lambda layer: -(layer.isolated.rel_l2 or 0.0) if layer.isolated is not None else 0.0,
+    )[:3]
+    for layer in worst:
+        assert layer.isolated is not None
+        click.echo(f"  layer {layer.anchor.source} ({layer.anchor.place}): isolated rel L2 {layer.isolated.rel_l2:.2e}")
+    click.echo(f"  report: {out / 'report.html'}")
+
+
+def _number(value: float | None, form: str) -> str:
+    width = int(form.split(".")[0])
+    return f"{'-':>{width}}" if value is None else format(value, form)

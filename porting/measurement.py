@@ -1,0 +1,49 @@
+"""Parity of a port folder against a source: one piece for ``port``, which has just written it, and for ``verify``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import onnx_ir as ir
+
+from porting.frontends import Source
+from porting.parity.budgets import Budget
+from porting.parity.comparison import Claim, measure
+from porting.parity.result import Parity
+from porting.parity.sampling import Sample
+from porting.parity.verdict import Inputs
+from porting.port_folder import PortFolder
+
+
+def measure_port(
+    port: PortFolder,
+    source: Source,
+    source_model: ir.Model,
+    samples: Sequence[Sample],
+    *,
+    inputs: Inputs,
+    budget: Budget,
+    threads: int,
+) -> Parity:
+    """source_model: the unrewritten import with the port's shapes. Other arguments as in ``parity.measure``."""
+    table = port.backend.numerics
+    return measure(
+        source_model,
+        port.executable,
+        samples,
+        claim=Claim(
+            backend=port.manifest["backend"],
+            surface=port.manifest["surface"],
+            scheme=port.manifest["scheme"],
+            dtype=port.manifest["dtype"],
+        ),
+        inputs=inputs,
+        budget=budget,
+        origins=port.origins,
+        reference=source.reference,
+        reference_name=source.reference_name,
+        numerics=table.numerics(),
+        lines=table.lines,
+        file=port.stock_file,
+        threads=threads,
+    )

@@ -1,0 +1,154 @@
+"""Source model -> surface model: the passes, in order, and the record of what each of them did."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+
+import onnx_ir as ir
+
+from porting.errors import IllegalModelError, UnknownLegalityError
+from porting.target import Target
+from porting_passes.bind_shapes import BindShapes
+from porting_passes.canonicalize import Canonicalize
+from porting_passes.convert_dtype import ConvertDtype
+from porting_passes.convert_opset import ConvertOpset
+from porting_passes.fusions import fusions
+from porting_passes.legalize import Failure, Legalize
+from porting_passes.lower_to_surface import LowerToSurface
+from porting_passes.quantize_static import ActivationRange, KeptFloat, QuantizedNode, QuantizeResult, QuantizeStatic, quantizable
+from porting_passes.rewrite import Applied
+
+_DTYPES = {"float16": ir.DataType.FLOAT16, "bfloat16": ir.DataType.BFLOAT16}
+
+
+@dataclasses.dataclass
+class Pipeline:
+    """One model on its way to a target; ``model`` is changed in place.
+
+    dims: intervals of the symbols that stay. applied, passes: what was done, in order. failures: every node without a
+    legal form. allowed: nodes of unknown legality that the user lets through. quantized, kept: what the scheme did.
+    """
+
+    model: ir.Model
+    target: Target
+    dims: dict[str, tuple[int, int]] = dataclasses.field(default_factory=dict)
+    applied: list[Applied] = dataclasses.field(default_factory=list)
+    passes: list[str] = dataclasses.field(default_factory=list)
+    failures: list[Failure] = dataclasses.field(default_factory=list)
+    allowed: list[Failure] = dataclasses.field(default_factory=list)
+    quantized: list[QuantizedNode] = dataclasses.field(default_factory=list)
+    kept: list[KeptFloat] = dataclasses.field(default_factory=list)
+
+    def bind(self, dims: Mapping[str, tuple[int, int]]) -> None:
+        """Fix and bound the input shapes: what came with the source, then what the user says."""
+        known = {str(d.value) for v in self.model.graph.inputs for d in v.shape or () if isinstance(d, ir.SymbolicDim)}
+        step = BindShapes(self.target.shapes, {**{k: v for k, v in dims.items() if k in known}, **self.target.dims})
+        self._run(step)
+        self.dims = dict(step.ranges)
+
+    def to_float_surface(self) -> None:
+        """Rewrite into float operators of the surface, at its opset. Sets ``failures`` where that is impossible."""
+        accepts = self.target.surface.operator_set.accepts
+        self._run(Canonicalize())
+        opset = self.target.surface.opset or self.model.opset_imports[""]
+        self._legalize(by_name_at=opset)
+        if self.failures:
+            return
+        self._run(ConvertOpset(opset))
+        self._run(Canonicalize())
+        for step in fusions(accepts=accepts):
+            self._run(step)
+        self._run(Canonicalize())
+        self._legalize()
+        if not self.failures:
+            self._run(Canonicalize())
+
+    def to_dtype(self) -> None:
+        """Carry the target's floating type between operators."""
+        if self.target.dtype in _DTYPES:
+            self._run(ConvertDtype(_DTYPES[self.target.dtype]))
+            self._run(Canonicalize())
+            self._legalize()
+
+    def quantize(self, ranges: Mapping[str, ActivationRange]) -> ir.Model:
+        """Apply the scheme. Returns the model in composite operators, which is what the port means.
+
+        Where the surface carries quantization as nodes, ``model`` is changed and judged; where it wants ranges beside
+        a float model, ``model`` stays as it is.
+        """
+        style = self.target.surface.quantization
+        assert style is not None
+        meant = self.model.clone() if style.carrier == "ranges" else self.model
+        result = QuantizeStatic(ranges, style)(meant)
+        assert isinstance(result, QuantizeResult)
+        self.passes.append("QuantizeStatic")
+        self.quantized, self.kept = list(result.quantized), list(result.kept)
+        if style.carrier == "nodes":
+            self._legalize()
+        return meant
+
+    def lower(self) -> None:
+        """Composite operators -> the surface's own."""
+        self._run(LowerToSurface(self.target.surface.operator_set))
+
+    def activations(self) -> list[ir.Value]:
+        """The values whose ranges the scheme needs, in the order of the graph."""
+        style = self.target.surface.quantization
+        assert style is not None
+        linears = (linear for _, linear in quantizable(self.model, style) if not isinstance(linear, str))
+        return list(dict.fromkeys(linear.activation for linear in linears))
+
+    def require_legal(self) -> None:
+        """Raise for nodes without a legal form: IllegalModelError, or UnknownLegalityError when all are unknown."""
+        if not self.failures:
+            return
+        illegal = [f for f in self.failures if f.verdict == "illegal"]
+        unknown = [f for f in self.failures if f.verdict == "unknown"]
+        where = f"{self.target.specification}, surface {self.target.surface.name}"
+        text = "\n\n".join(describe(f) for f in self.failures)
+        if illegal:
+            rest = f" and {_nodes(len(unknown))} of unknown legality" if unknown else ""
+            raise IllegalModelError(f"{_nodes(len(illegal))} with no legal form{rest} on {where}\n\n{text}")
+        operators = ",".join(sorted({f.op_type for f in unknown}))
+        raise UnknownLegalityError(
+            f"{_nodes(len(unknown))} of unknown legality on {where}\n\n{text}\n",
+            fix=f"--allow-unknown {operators} lets them through and records it in port.json",
+        )
+
+    def _legalize(self, by_name_at: int | None = None) -> None:
+        step = Legalize(
+            self.target.surface.operator_set,
+            dims=self.dims,
+            allow_unknown=self.target.allow_unknown,
+            by_name_at=by_name_at,
+        )
+        result = step(self.model)
+        self.passes.append("Legalize")
+        self.applied += result.applied
+        self.failures = list(result.failures)
+        self.allowed = list(result.allowed)
+
+    def _run(self, step: ir.passes.InPlacePass) -> None:
+        result = step(self.model)
+        self.passes.append(type(step).__name__)
+        self.applied += getattr(result, "applied", ())
+
+
+def describe(failure: Failure) -> str:
+    """One node with no legal form, for people: what is required, what was met, where, and what was tried."""
+    lines = [f"{failure.verdict}: {failure.operator} {failure.node!r}", f"  from   {failure.place}"]
+    for reason in failure.reasons:
+        lines.append(f"  rule   {reason.rule}: {reason.met}; allowed: {reason.allowed}")
+        lines.append(f"         [source: {reason.source}]")
+    for name, why in failure.candidates:
+        lines.append(f"  tried  {name}: {why}")
+    if not failure.candidates:
+        lines.append("  tried  nothing: no other form of this operator is known")
+    return "\n".join(lines)
+
+
+def _nodes(count: int) -> str:
+    return f"{count} node{'s' * (count != 1)}"
+
+

@@ -1,0 +1,257 @@
+"""The main job: SOURCE -> OUT, with proof of parity."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+
+from porting import frontends, manifest, synthetic
+from porting.emit import WeightFile, WeightPlace, write_model
+from porting.errors import UsageError
+from porting.frontends import Source
+from porting.inspect_emitted import require_accepted
+from porting.measurement import measure_port
+from porting.output_folder import MANIFEST, claim
+from porting.parity import anchors
+from porting.parity.budgets import load_budget
+from porting.parity.result import Parity, json_text
+from porting.parity.sampling import Sample
+from porting.parity.verdict import Inputs
+from porting.pipeline import Pipeline
+from porting.port_folder import INPUTS, MODEL, PARITY, PROVENANCE, RANGES, REFERENCE, REPORT, TWIN, PortFolder
+from porting.quantization import range_file
+from porting.quantization.calibration import calibrate
+from porting.samples import Samples
+from porting.target import Target
+from porting_passes import provenance
+from porting_passes.operators import add_bodies
+from porting_passes.quantize_static import ActivationRange
+
+Say = Callable[[str], None]
+
+
+@dataclasses.dataclass(frozen=True)
+class Request:
+    """What ``porting port`` was asked to do. calibrate, inputs: DATA; budget: the user's limits."""
+
+    source: str
+    target: Target
+    out: Path
+    calibrate: Path | None = None
+    method: str = "minmax"
+    inputs: Path | None = None
+    budget: Path | None = None
+    weights: WeightPlace = "beside"
+    threads: int = 1
+    force: bool = False
+
+
+def port(request: Request, say: Say = lambda line: None) -> Parity | None:
+    """Do it. OUT appears whole when everything is written; its parity, or None where weights are left out.
+
+    Raises PortingErrors, whose classes own their exit codes; then there is no OUT.
+    """
+    target = request.target
+    if target.quantizes and request.calibrate is None:
+        raise UsageError(
+            f"scheme {target.scheme} needs data to find the ranges of activations", fix="--calibrate DATA.npz"
+        )
+    budget = load_budget(request.budget)
+    with claim(request.out, force=request.force) as folder:
+        say(f"import    {request.source}")
+        source = frontends.load(request.source)
+        pipeline = Pipeline(source.model.clone(), target)
+        pipeline.bind(source.dims)
+        unrewritten = pipeline.model.clone()
+        calibration, samples, inputs = _data(request, source, unrewritten, pipeline.dims)
+
+        say(f"rewrite   for {target.specification}, surface {target.surface.name}")
+        pipeline.to_float_surface()
+        pipeline.require_legal()
+        ranges = _calibrated(request, pipeline, calibration, say)
+        pipeline.to_dtype()
+        pipeline.require_legal()
+        meant = _quantized(pipeline, ranges)
+        pipeline.require_legal()
+
+        say("emit      model, weights, provenance")
+        _emit(folder, pipeline, meant, ranges, request.weights)
+        require_accepted(folder / MODEL, target.surface, target.allow_unknown)
+        record = _record(request, source, unrewritten, pipeline, calibration, folder)
+        parity = None
+        if request.weights != "none":
+            say(f"compare   {len(samples)} samples ({inputs}) with {source.reference_name}")
+            parity = measure_port(
+                PortFolder(folder, record), source, unrewritten, samples,
+                inputs=inputs, budget=budget, threads=request.threads,
+            )  # fmt: skip
+            _write_evidence(folder, samples, parity)
+            _write_report(folder, parity, record)
+        record["files"] = manifest.digests(folder)
+        (folder / MANIFEST).write_text(json_text(record), encoding="utf-8")
+    return parity
+
+
+def _data(
+    request: Request, source: Source, model: ir.Model, dims: Mapping[str, tuple[int, int]]
+) -> tuple[Samples | None, Sequence[Sample], Inputs]:
+    """Samples to calibrate with and samples to compare with, and whose they are."""
+    calibration = None if request.calibrate is None else Samples(request.calibrate, model.graph.inputs, dims)
+    if request.inputs is not None:
+        return calibration, Samples(request.inputs, model.graph.inputs, dims), "user"
+    if calibration is not None:
+        return calibration, calibration, "user"
+    return None, synthetic.samples(model.graph.inputs, dims), "synthetic"
+
+
+def _calibrated(
+    request: Request, pipeline: Pipeline, samples: Samples | None, say: Say
+) -> dict[str, ActivationRange]:
+    """Ranges by source value: names of activations may change with the dtype, what they stand for does not."""
+    if not pipeline.target.quantizes or samples is None:
+        return {}
+    style = pipeline.target.surface.quantization
+    assert style is not None
+    activations = pipeline.activations()
+    say(f"calibrate {len(activations)} activations on {samples.examples} examples ({request.method})")
+    found = calibrate(
+        pipeline.model,
+        [v.name or "" for v in activations],
+        samples,
+        method=request.method,
+        symmetry=style.activation,
+        threads=request.threads,
+    )
+    return {key: found[v.name or ""] for v in activations for key in _keys(v) if v.name in found}
+
+
+def _keys(value: ir.Value) -> list[str]:
+    origin = provenance.of(value)
+    return [value.name or "", *(origin.sources[:1] if origin.equal else ())]
+
+
+def _quantized(pipeline: Pipeline, ranges: Mapping[str, ActivationRange]) -> ir.Model | None:
+    """The model in composite operators; None where the scheme does not quantize."""
+    if not pipeline.target.quantizes:
+        return None
+    by_name = {}
+    for value in pipeline.activations():
+        key = next((k for k in _keys(value) if k in ranges), None)
+        if key is not None:
+            by_name[value.name or ""] = ranges[key]
+    return pipeline.quantize(by_name)
+
+
+def _emit(
+    folder: Path,
+    pipeline: Pipeline,
+    meant: ir.Model | None,
+    ranges: Mapping[str, ActivationRange],
+    place: WeightPlace,
+) -> None:
+    """model.onnx, the twin or the range file where the surface wants one, the weights, and provenance."""
+    surface = pipeline.target.surface
+    style = surface.quantization
+    weights = None if place == "embed" else WeightFile(folder, stored=place == "beside")
+    if meant is not None and style is not None:
+        if style.carrier == "ranges":
+            content = range_file.document(pipeline.quantized, _all_names(pipeline, ranges), style)
+            (folder / RANGES).write_text(json_text(content), encoding="utf-8")
+        twin = meant.clone()
+        if surface.kind == "reference":
+            add_bodies(pipeline.model)
+        else:
+            pipeline.lower()
+            add_bodies(twin)
+            write_model(twin, folder / TWIN, weights)
+    write_model(pipeline.model, folder / MODEL, weights)
+    if weights is not None:
+        weights.close()
+    anchors.write(meant if meant is not None else pipeline.model, folder / PROVENANCE)
+
+
+def _all_names(pipeline: Pipeline, ranges: Mapping[str, ActivationRange]) -> dict[str, ActivationRange]:
+    """Ranges by the names that the activations have now."""
+    named = {}
+    for value in pipeline.activations():
+        for key in _keys(value):
+            if key in ranges:
+                named.setdefault(value.name or "", ranges[key])
+    return named
+
+
+def _write_evidence(folder: Path, samples: Sequence[Sample], parity: Parity) -> None:
+    """The inputs that were used, one file a sample, and statistics of the reference."""
+    (folder / INPUTS).mkdir(parents=True)
+    for index, sample in enumerate(samples):
+        with open(folder / INPUTS / f"{index:06d}.npz", "wb") as stream:
+            np.savez(stream, **dict(sample))
+    (folder / REFERENCE).write_text(json_text(parity.evidence()), encoding="utf-8")
+    (folder / PARITY).write_text(json_text(parity.to_json()), encoding="utf-8")
+
+
+def _write_report(folder: Path, parity: Parity, record: Mapping[str, Any]) -> None:
+    from porting.parity import report
+
+    (folder / REPORT).write_text(report.render(parity.to_json(), record), encoding="utf-8")
+
+
+def _record(
+    request: Request,
+    source: Source,
+    unrewritten: ir.Model,
+    pipeline: Pipeline,
+    calibration: Samples | None,
+    folder: Path,
+) -> dict[str, Any]:
+    """``port.json``, but for the digests of files."""
+    target = request.target
+    return {
+        "schema_version": manifest.SCHEMA_VERSION,
+        "source": {"path": source.text, "kind": source.kind, "digest": f"sha256:{source.digest}"},
+        "backend": target.specification,
+        "surface": target.surface.name,
+        "scheme": target.scheme,
+        "dtype": target.dtype,
+        "opset": pipeline.model.opset_imports.get("", 1),
+        "inputs": manifest.signature(unrewritten.graph.inputs),
+        "outputs": manifest.signature(unrewritten.graph.outputs),
+        "tools": manifest.tools(),
+        "threads": {"intra_op": 1},
+        "operators": {
+            "before": manifest.operators(unrewritten),
+            "after": manifest.operators(pipeline.model),
+        },
+        "passes": pipeline.passes,
+        "rewrites": manifest.rewrites(pipeline.applied),
+        "unknowns_allowed": _allowed(pipeline),
+        "kept_in_float": [
+            {"name": k.place, "operator": k.op_type, "reason": k.reason} for k in pipeline.kept
+        ],
+        "not_in_graph": list(source.not_in_graph),
+        "calibration": None
+        if calibration is None or not target.quantizes
+        else {"method": request.method, "samples": calibration.examples, "inputs": "user"},
+        "weights": request.weights,
+        "files": {},
+        "consumer": target.surface.consumer or "none known",
+    }
+
+
+def _allowed(pipeline: Pipeline) -> list[dict[str, Any]]:
+    grouped: dict[str, list[Any]] = {}
+    for failure in pipeline.allowed:
+        grouped.setdefault(failure.operator, []).append(failure)
+    return [
+        {
+            "operator": operator,
+            "nodes": len(failures),
+            "reasons": list(dict.fromkeys(str(r) for f in failures for r in f.reasons)),
+        }
+        for operator, failures in sorted(grouped.items())
+    ]
