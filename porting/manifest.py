@@ -13,13 +13,14 @@ from typing import Any
 
 import onnx_ir as ir
 
+import porting
 from porting.errors import InvalidInputError
 from porting.output_folder import MANIFEST
 from porting_passes.operator_set import qualified
 from porting_passes.rewrite import Applied
 
 SCHEMA_VERSION = 1
-_TOOLS = ("porting", "torch", "onnx", "onnx-ir", "onnxruntime", "onnxscript", "numpy")
+_TOOLS = ("torch", "onnx", "onnx-ir", "onnxruntime", "onnxscript", "numpy")
 _CHUNK = 1 << 22
 
 
@@ -78,7 +79,7 @@ def digests(folder: Path) -> dict[str, str]:
 def tools() -> dict[str, str]:
     """Versions of everything that results may depend on."""
     versions = {name: importlib.metadata.version(name) for name in _TOOLS}
-    return {**versions, "python": platform.python_version()}
+    return {"porting": porting.__version__, **versions, "python": platform.python_version()}
 
 
 def operators(model: ir.Model) -> dict[str, int]:

@@ -7,7 +7,6 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import onnx_ir as ir
 
 from porting import frontends, manifest, synthetic
@@ -27,6 +26,7 @@ from porting.port_folder import INPUTS, MODEL, PARITY, PROVENANCE, RANGES, REFER
 from porting.quantization import range_file
 from porting.quantization.calibration import calibrate
 from porting.samples import Samples
+from porting.samples import write as write_samples
 from porting.target import Target
 from porting_passes import provenance
 from porting_passes.operators import add_bodies
@@ -186,11 +186,8 @@ def _all_names(pipeline: Pipeline, ranges: Mapping[str, ActivationRange]) -> dic
 
 
 def _write_evidence(folder: Path, samples: Sequence[Sample], parity: Parity) -> None:
-    """The inputs that were used, one file a sample, and statistics of the reference."""
-    (folder / INPUTS).mkdir(parents=True)
-    for index, sample in enumerate(samples):
-        with open(folder / INPUTS / f"{index:06d}.npz", "wb") as stream:
-            np.savez(stream, **dict(sample))
+    """The inputs that were used, and statistics of the reference."""
+    write_samples(samples, folder / INPUTS)
     (folder / REFERENCE).write_text(json_text(parity.evidence()), encoding="utf-8")
     (folder / PARITY).write_text(json_text(parity.to_json()), encoding="utf-8")
 

@@ -11,7 +11,7 @@ import dataclasses
 import math
 import os
 import zipfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
@@ -21,6 +21,7 @@ import onnx_ir as ir
 from porting.errors import InvalidInputError
 
 CHUNK = 32
+_FILE_SIZE = 64 << 20
 Arrays = dict[str, np.ndarray]
 Ranges = Mapping[str, tuple[int, int]]
 
@@ -220,6 +221,43 @@ def _interval(dim: int | str | None, dims: Ranges) -> tuple[int, int]:
     if isinstance(dim, int):
         return dim, dim
     return dims.get(dim or "", (1, 1 << 31))
+
+
+def write(samples: Iterable[Mapping[str, np.ndarray]], folder: Path) -> None:
+    """Write samples so that reading the folder for the same model cuts them the same way, in files up to 64 MiB.
+
+    Samples of equal shape are joined along the first dimension; one with fewer rows ends its file.
+    """
+    folder.mkdir(parents=True)
+    pending: list[Mapping[str, np.ndarray]] = []
+    index = 0
+
+    def flush() -> None:
+        nonlocal index
+        if pending:
+            joined = {n: np.concatenate([p[n] for p in pending]) if len(pending) > 1 else a for n, a in pending[0].items()}
+            save(joined, folder / f"{index:06d}.npz")
+            index += 1
+            pending.clear()
+
+    for sample in samples:
+        arrays = {name: np.asarray(array) for name, array in sample.items()}
+        if pending and not _continues(pending, arrays):
+            flush()
+        pending.append(arrays)
+        if sum(a.nbytes for p in pending for a in p.values()) >= _FILE_SIZE:
+            flush()
+    flush()
+
+
+def _continues(pending: Sequence[Mapping[str, np.ndarray]], arrays: Mapping[str, np.ndarray]) -> bool:
+    """Whether a sample can be joined: the rows before it are full, its own are no more, all else is equal."""
+    return all(
+        a.ndim > 0
+        and a.shape[1:] == pending[0][n].shape[1:]
+        and pending[-1][n].shape[0] == pending[0][n].shape[0] >= a.shape[0]
+        for n, a in arrays.items()
+    )
 
 
 def run_file(

@@ -5,9 +5,12 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, TypeVar
 
 import click
+
+from porting.errors import UsageError
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -94,3 +97,11 @@ def threads(command: Command) -> Command:
 def names(text: str) -> tuple[str, ...]:
     """A comma-separated list without blanks and empties."""
     return tuple(part.strip() for part in text.split(",") if part.strip())
+
+
+def write(path: Path, text: str) -> None:
+    """Write a report file; UsageError where the place cannot be written."""
+    try:
+        path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise UsageError(f"cannot write {path}", met=error.strerror) from error

@@ -1,0 +1,78 @@
+"""Parity of a port that lies on disk."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import onnx_ir as ir
+
+from porting import frontends, manifest
+from porting.errors import InvalidInputError
+from porting.frontends import Source
+from porting.measurement import measure_port
+from porting.parity.budgets import load_budget
+from porting.parity.result import Parity
+from porting.parity.verdict import Inputs
+from porting.port_folder import INPUTS, PARITY, PortFolder
+from porting.samples import Samples
+from porting_passes.bind_shapes import bind_shapes
+
+
+def verify(
+    out: Path,
+    *,
+    source: str | None = None,
+    inputs: Path | None = None,
+    budget: Path | None = None,
+    threads: int = 1,
+) -> Parity:
+    """Measure the port in ``out`` again, from its files alone: nothing that ``port`` had in memory takes part.
+
+    source overrides the recorded path; inputs the recorded evidence. Raises InvalidInputError when a file of the port
+    or the source is not what the port was made from.
+    """
+    port = PortFolder.open(out)
+    manifest.check_files(out, port.manifest)
+    loaded = frontends.load(source or port.manifest["source"]["path"])
+    recorded = port.manifest["source"]["digest"]
+    if f"sha256:{loaded.digest}" != recorded:
+        raise InvalidInputError(
+            f"source {loaded.text} is not what {out} was made from",
+            required=recorded,
+            met=f"sha256:{loaded.digest}",
+            fix="--source PATH of the original, or port again",
+        )
+    model = _as_ported(loaded, port)
+    evidence = out / INPUTS
+    if inputs is None and not evidence.exists():
+        raise InvalidInputError(f"{out} holds no inputs to verify with", fix="--inputs DATA")
+    return measure_port(
+        port,
+        loaded,
+        model,
+        Samples(inputs or evidence, model.graph.inputs, dict(loaded.dims)),
+        inputs="user" if inputs is not None else _whose(out),
+        budget=load_budget(budget),
+        threads=threads,
+    )
+
+
+def _as_ported(source: Source, port: PortFolder) -> ir.Model:
+    """The import with the input shapes of the port."""
+    model = source.model.clone()
+    shapes = {entry["name"]: [d for d in entry["shape"]] for entry in port.manifest["inputs"]}
+    current = {v.name or "": v for v in model.graph.inputs}
+    wanted = {
+        name: [d if isinstance(d, int) else None for d in shape]
+        for name, shape in shapes.items()
+        if name in current and current[name].shape is not None
+    }
+    bind_shapes(model, wanted)
+    return model
+
+
+def _whose(out: Path) -> Inputs:
+    import json
+
+    whose: Inputs = json.loads((out / PARITY).read_text(encoding="utf-8"))["inputs"]
+    return whose
