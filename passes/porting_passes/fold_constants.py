@@ -84,6 +84,9 @@ class FoldConstants(ir.passes.InPlacePass):
         read = sum(tensor.nbytes for tensor in constants)
         if read > self._largest_input:
             return None
+        for value, tensor in zip(present, constants, strict=True):
+            if value.type is None:  # inside functions values have no declared types
+                value.type, value.shape = ir.TensorType(tensor.dtype), ir.Shape(tensor.shape.numpy())
         kernel = registry.lookup(node.domain, node.op_type, version)
         if kernel is None:
             return None

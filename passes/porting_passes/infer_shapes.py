@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import re
 from collections.abc import Iterator
 
 import onnx
@@ -12,6 +13,7 @@ import onnx_ir as ir
 from porting_kernels.errors import ShapeError
 from porting_passes.scopes import subgraphs
 
+_MADE_UP = re.compile(r"unk__\d+")
 SMALL = 1 << 14
 """Bytes up to which an initializer takes part in inference by value; larger ones only by type and shape."""
 
@@ -59,7 +61,7 @@ class InferShapes(ir.passes.InPlacePass):
         modified = False
         if inferred is not None and value.type is None:
             value.type, modified = inferred, True
-        shape = ir.serde.deserialize_type_proto_for_shape(proto)
+        shape = _without_made_up_names(ir.serde.deserialize_type_proto_for_shape(proto))
         if shape is None:
             return modified
         if value.shape is None:
@@ -82,6 +84,13 @@ class InferShapes(ir.passes.InPlacePass):
                 raise ShapeError("inferred dimension differs", required=known, met=inferred, where=_where(node))
             return known
         return inferred if isinstance(inferred, int) or known.value is None else known
+
+
+def _without_made_up_names(shape: ir.Shape | None) -> ir.Shape | None:
+    """ONNX names each extent that it cannot follow ``unk__N``, anew in each run: here they stay nameless."""
+    if shape is None:
+        return None
+    return ir.Shape([None if _MADE_UP.fullmatch(str(dim)) else dim for dim in shape])
 
 
 def _type_weights(model: ir.Model) -> None:
