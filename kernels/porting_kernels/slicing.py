@@ -20,7 +20,8 @@ def _sliced(
     for start, end, axis, step in zip(starts, ends, axes, steps, strict=True):
         length = x.shape[axis]
         if step > 0:
-            index[axis] = slice(start, end, step)
+            # Exporters write the largest int64 for "to the end"; torch warns of what it cannot hold.
+            index[axis] = slice(*(max(-length, min(bound, length)) for bound in (start, end)), step)
             continue
         if step == 0:
             raise ShapeError("a step of Slice is 0", met=list(steps))

@@ -1,7 +1,7 @@
 """A surface's own operators -> the composite operators that its rows say they implement.
 
 The reader of an emitted file: it knows the file and the operator set, not the pass that wrote the file. A row fits a
-node when it names the node's operator and the dtypes of the constants among its operands.
+node when it names the node's operator and the dtypes of its operands.
 """
 
 from __future__ import annotations
@@ -38,13 +38,16 @@ class RaiseFromSurface(ir.passes.InPlacePass):
         for row in operator_set.rows:
             if row.implements is not None:
                 self._rows.setdefault((row.domain, row.operator), []).append(row)
+        plain = {(row.domain, row.operator) for row in operator_set.rows if row.implements is None}
+        self._vendor_only = set(self._rows) - plain
 
     def call(self, model: ir.Model) -> ir.passes.PassResult:
         """Raise in place."""
         names = Names(model)
         modified = False
         for node in list(model.graph.all_nodes()):
-            row = next((r for r in self._rows.get((node.domain, node.op_type), ()) if _fits(node, r)), None)
+            key = (node.domain, node.op_type)
+            row = next((r for r in self._rows.get(key, ()) if _fits(node, r, key in self._vendor_only)), None)
             if row is not None:
                 _raise(node, row, names)
                 modified = True
@@ -53,12 +56,20 @@ class RaiseFromSurface(ir.passes.InPlacePass):
         return ir.passes.PassResult(model, modified)
 
 
-def _fits(node: ir.Node, row: OperatorRow) -> bool:
+def _fits(node: ir.Node, row: OperatorRow, vendor_only: bool) -> bool:
+    """Whether no operand's dtype, as far as the file says it, is another than the row's, and at least one is known.
+
+    An operator that only vendor rows name needs no known dtype.
+    """
+    known = 0
     for value, entry in zip(node.inputs, row.inputs or (), strict=False):
-        tensor = constant_of(value)
-        if tensor is not None and entry.dtypes is not None and dtype_name(tensor.dtype) not in entry.dtypes:
+        dtype = None if value is None else value.dtype
+        if dtype is None or entry.dtypes is None:
+            continue
+        if dtype_name(dtype) not in entry.dtypes:
             return False
-    return True
+        known += 1
+    return known > 0 or vendor_only
 
 
 def _raise(node: ir.Node, row: OperatorRow, names: Names) -> None:

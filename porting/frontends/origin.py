@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import os
 import re
 
 import onnx_ir as ir
@@ -52,8 +53,14 @@ def _place(node: ir.Node) -> tuple[str | None, str | None, str | None, int | Non
     frames = _FRAME.findall(metadata.get(_TRACE, ""))
     own = [f for f in frames if not any(part in f[0] for part in _NOT_USER_CODE)]
     if own:
-        file, line = own[-1][0], int(own[-1][1])
+        file, line = _relative(own[-1][0]), int(own[-1][1])
     return module, class_name, file, line
+
+
+def _relative(file: str) -> str:
+    """Paths below the current folder are written from there: a port does not tell where the user works."""
+    folder = os.getcwd() + os.sep
+    return file[len(folder) :] if file.startswith(folder) else file
 
 
 def _list(text: str | None) -> list[str]:
