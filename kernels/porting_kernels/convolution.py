@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 
 from porting_kernels.errors import ShapeError
 from porting_kernels.exact_integer import contraction_dtype, to_int32
+from porting_kernels.packed_convolution import PackedConv2d, packable
 from porting_kernels.precision import rounds_once
 from porting_kernels.registry import kernel
 from porting_kernels.window_geometry import Windows, windows
@@ -46,7 +48,23 @@ def _spatial(operators: dict[int, Callable[..., torch.Tensor]], x: torch.Tensor)
         raise ShapeError("convolution over this many axes", required="1 to 3 spatial axes", met=x.ndim - 2) from None
 
 
-@kernel("Conv")
+def _packed_conv(
+    x: torch.Tensor | None, w: torch.Tensor | None, b: torch.Tensor | None = None, **attributes: Any
+) -> Callable[..., torch.Tensor] | None:
+    """Conv with a constant 2-D weight, packed."""
+    if w is None or not packable(w):
+        return None
+    packed = PackedConv2d(w, **attributes)
+
+    @rounds_once
+    def convolution(x: torch.Tensor, b: torch.Tensor | None) -> torch.Tensor:
+        y = packed(x, b)
+        return conv(x, w.to(x.dtype), b, **attributes) if y is None else y
+
+    return lambda x, w, b=None: convolution(x, b)
+
+
+@kernel("Conv", specialize=_packed_conv)
 @rounds_once
 def conv(
     x: torch.Tensor,

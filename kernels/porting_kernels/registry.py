@@ -4,6 +4,10 @@ A kernel takes the operator's inputs by position (None for an absent optional in
 with the defaults of the operator's schema in its signature. It returns one tensor, a tuple for several outputs, or
 a list for a sequence. Attribute values arrive as int, float, str, list or torch.Tensor. A kernel that needs more
 declares a keyword parameter ``context``.
+
+A kernel may come with a function that specializes it to operands that never change, such as weights. It takes what
+the kernel takes, with None for every operand that is only known when the model runs, and returns a function of all
+operands that gives the kernel's results, or None where there is nothing to gain.
 """
 
 from __future__ import annotations
@@ -17,6 +21,8 @@ from collections.abc import Callable
 from typing import Any
 
 from porting_kernels.numerics import EXACT, Numerics
+
+Specialize = Callable[..., "Callable[..., Any] | None"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,12 +43,15 @@ class Kernel:
     since: int
     function: Callable[..., Any]
     takes_context: bool
+    specialize: Specialize | None = None
 
 
 _KERNELS: dict[tuple[str, str], list[Kernel]] = {}
 
 
-def kernel(op_type: str, *, domain: str = "", since: int = 1) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+def kernel(
+    op_type: str, *, domain: str = "", since: int = 1, specialize: Specialize | None = None
+) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Register the decorated function as the meaning of an operator from opset ``since`` on.
 
     A second registration of the same (domain, type, since) is a ValueError.
@@ -53,7 +62,7 @@ def kernel(op_type: str, *, domain: str = "", since: int = 1) -> Callable[[Calla
         if any(k.since == since for k in versions):
             raise ValueError(f"kernel {domain or 'ai.onnx'}::{op_type} since {since} is registered twice")
         takes_context = "context" in inspect.signature(function).parameters
-        versions.append(Kernel(domain, op_type, since, function, takes_context))
+        versions.append(Kernel(domain, op_type, since, function, takes_context, specialize))
         versions.sort(key=lambda k: k.since)
         return function
 
