@@ -50,7 +50,7 @@ class WeightFile:
             offset=self._places[key],
             length=len(data),
             dtype=tensor.dtype,
-            shape=ir.Shape(tensor.shape),
+            shape=ir.Shape(tensor.shape.numpy()),
             name=tensor.name or "",
             base_dir=self._folder,
         )

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import onnx_ir as ir
 
 from porting.frontends import Source
 from porting.parity.budgets import Budget
 from porting.parity.comparison import Claim, measure
 from porting.parity.result import Parity
-from porting.parity.sampling import Sample
+from porting.parity.sampling import SampleSet
 from porting.parity.verdict import Inputs
 from porting.port_folder import PortFolder
 
@@ -19,7 +17,7 @@ def measure_port(
     port: PortFolder,
     source: Source,
     source_model: ir.Model,
-    samples: Sequence[Sample],
+    samples: SampleSet,
     *,
     inputs: Inputs,
     budget: Budget,

@@ -123,7 +123,7 @@ class Pipeline:
             allow_unknown=self.target.allow_unknown,
             by_name_at=by_name_at,
         )
-        result = step(self.model)
+        result = step.call(self.model)
         self.passes.append("Legalize")
         self.applied += result.applied
         self.failures = list(result.failures)

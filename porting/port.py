@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from porting.output_folder import MANIFEST, claim
 from porting.parity import anchors
 from porting.parity.budgets import load_budget
 from porting.parity.result import Parity, json_text
-from porting.parity.sampling import Sample
+from porting.parity.sampling import SampleSet
 from porting.parity.verdict import Inputs
 from porting.pipeline import Pipeline
 from porting.port_folder import INPUTS, MODEL, PARITY, PROVENANCE, RANGES, REFERENCE, REPORT, TWIN, PortFolder
@@ -99,7 +99,7 @@ def port(request: Request, say: Say = lambda line: None) -> Parity | None:
 
 def _data(
     request: Request, source: Source, model: ir.Model, dims: Mapping[str, tuple[int, int]]
-) -> tuple[Samples | None, Sequence[Sample], Inputs]:
+) -> tuple[Samples | None, SampleSet, Inputs]:
     """Samples to calibrate with and samples to compare with, and whose they are."""
     calibration = None if request.calibrate is None else Samples(request.calibrate, model.graph.inputs, dims)
     if request.inputs is not None:
@@ -177,7 +177,7 @@ def _emit(
 
 def _all_names(pipeline: Pipeline, ranges: Mapping[str, ActivationRange]) -> dict[str, ActivationRange]:
     """Ranges by the names that the activations have now."""
-    named = {}
+    named: dict[str, ActivationRange] = {}
     for value in pipeline.activations():
         for key in _keys(value):
             if key in ranges:
@@ -185,7 +185,7 @@ def _all_names(pipeline: Pipeline, ranges: Mapping[str, ActivationRange]) -> dic
     return named
 
 
-def _write_evidence(folder: Path, samples: Sequence[Sample], parity: Parity) -> None:
+def _write_evidence(folder: Path, samples: SampleSet, parity: Parity) -> None:
     """The inputs that were used, and statistics of the reference."""
     write_samples(samples, folder / INPUTS)
     (folder / REFERENCE).write_text(json_text(parity.evidence()), encoding="utf-8")

@@ -21,7 +21,7 @@ def _sliced(
         length = x.shape[axis]
         if step > 0:
             # Exporters write the largest int64 for "to the end"; torch warns of what it cannot hold.
-            index[axis] = slice(*(max(-length, min(bound, length)) for bound in (start, end)), step)
+            index[axis] = slice(max(-length, min(start, length)), max(-length, min(end, length)), step)
             continue
         if step == 0:
             raise ShapeError("a step of Slice is 0", met=list(steps))

@@ -11,14 +11,16 @@ from porting_kernels.errors import PortingError
 from porting_kernels.packers import PACKERS
 from porting_passes.constants import constant_of
 from porting_passes.legality import Legal, check
+from porting_passes.node_view import view
 from porting_passes.operator_set import OperandRow, OperatorRow, OperatorSet, qualified
+from porting_passes.row_check import reasons_against
 from porting_passes.splice import Names, ReplacementTape, splice
 
 RULE = "lower_to_surface"
 
 
 class LowerToSurface(ir.passes.InPlacePass):
-    """porting.X  ->  the operator of the first row that implements X and accepts the node.
+    """porting.X  ->  the operator of the first row that implements X and against which nothing illegal speaks.
 
     1. Operands are taken in the row's order, in the row's packed form; attributes are renamed and recoded.
     2. A bias of zeros is left out where the row can do without; one element is spread over the channels.
@@ -35,9 +37,7 @@ class LowerToSurface(ir.passes.InPlacePass):
         opset = model.opset_imports.get("", 1)
         names = Names(model)
         # Rows look at neighbours in their composite form, so all are chosen before the first is replaced.
-        chosen = [
-            (node, self._row(node, opset)) for node in model.graph.all_nodes() if node.domain == "porting"
-        ]
+        chosen = [(node, self._row(node, opset)) for node in model.graph.all_nodes() if node.domain == "porting"]
         for node, row in chosen:
             if row is not None:
                 _lower(node, row, names)
@@ -47,10 +47,15 @@ class LowerToSurface(ir.passes.InPlacePass):
         return ir.passes.PassResult(model, any(row is not None for _, row in chosen))
 
     def _row(self, node: ir.Node, opset: int) -> OperatorRow | None:
+        """The row that accepts the node; else, for a node that was let through, one with unknown points only."""
         verdict = check(node, self._operator_set, opset)
         if isinstance(verdict, Legal):
             return verdict.row
         rows = self._operator_set.implementing(qualified(node.domain, node.op_type))
+        seen = view(node, opset)
+        for row in rows:
+            if all(reason.verdict == "unknown" for reason in reasons_against(row, seen, self._operator_set, {})):
+                return row
         return rows[0] if rows else None
 
 
@@ -96,11 +101,13 @@ def _bias(node: ir.Node, place: int) -> np.ndarray | None:
     tensor = constant_of(value)
     if tensor is None:
         return None
-    array = tensor.numpy()
+    array: np.ndarray = tensor.numpy()
     if not array.any():
         return None
     weight = node.inputs[1]
-    assert weight is not None and weight.shape is not None
+    assert weight is not None
+    assert weight.shape is not None
     channels = weight.shape[0 if node.op_type == "IntegerConv" else -1]
     assert isinstance(channels, int)
-    return np.broadcast_to(array.reshape(-1), (channels,)).copy()
+    bias: np.ndarray = np.broadcast_to(array.reshape(-1), (channels,)).copy()
+    return bias

@@ -59,7 +59,7 @@ def read_model(path: Path) -> ir.Model:
         if tensor.data_location == onnx.TensorProto.EXTERNAL:
             _check_external(path, tensor)
     _check_structure(path, proto)
-    model = ir.from_proto(proto)
+    model: ir.Model = ir.from_proto(proto)
     ir.external_data.set_base_dir(model.graph, path.parent)
     _check_opset(path, model)
     check_weights(model)

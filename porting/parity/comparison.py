@@ -26,7 +26,7 @@ from porting.parity.fidelity import Fidelity, measure_fidelity
 from porting.parity.layers import LayerComparison, LayerSums, Values
 from porting.parity.metrics import Accumulator
 from porting.parity.result import Parity
-from porting.parity.sampling import Sample, in_order
+from porting.parity.sampling import Sample, SampleSet, in_order
 from porting.parity.verdict import Inputs, Judge, overall, worst
 from porting_kernels import dtypes
 from porting_kernels.numerics import EXACT, Numerics
@@ -63,7 +63,7 @@ class _Sums:
 def measure(
     source: ir.Model,
     ported: ir.Model,
-    samples: Sequence[Sample],
+    samples: SampleSet,
     *,
     claim: Claim,
     inputs: Inputs,

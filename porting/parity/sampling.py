@@ -10,7 +10,7 @@ import collections
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import onnx_ir as ir
@@ -23,6 +23,14 @@ Sample = Mapping[str, Any]
 """One array (numpy or torch) for each graph input, by name."""
 
 _T = TypeVar("_T")
+
+
+class SampleSet(Protocol):
+    """Samples that can be counted, and iterated any number of times in the same order."""
+
+    def __len__(self) -> int: ...
+
+    def __iter__(self) -> Iterator[Sample]: ...
 
 
 def in_order(function: Callable[[Sample], _T], samples: Iterable[Sample], threads: int = 1) -> Iterator[_T]:

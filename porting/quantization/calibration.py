@@ -41,7 +41,7 @@ def calibrate(
     """
     wanted = set(activations)
     interpreter = Interpreter(model)
-    places = {v.name: provenance.place(v) for node in model.graph for v in node.outputs if v.name in wanted}
+    places = {v.name or "": provenance.place(v) for node in model.graph for v in node.outputs if v.name in wanted}
 
     def one(sample: Sample) -> dict[str, Statistic]:
         found: dict[str, Statistic] = {}
@@ -64,7 +64,7 @@ def calibrate(
     return {name: _range(merged[name], method, symmetry) for name in activations if name in merged}
 
 
-def _observe(tensor: torch.Tensor, method: str, name: str, places: Mapping[str | None, str]) -> Statistic:
+def _observe(tensor: torch.Tensor, method: str, name: str, places: Mapping[str, str]) -> Statistic:
     try:
         if method != "minmax":
             return native.histogram(tensor.to(torch.float32))

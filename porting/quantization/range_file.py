@@ -73,5 +73,7 @@ def read(path: Path) -> Ranges:
             activations[activation["name"]] = ActivationRange(float(activation["min"]), float(activation["max"]))
             weights[entry["output"]] = np.asarray(entry["weight"]["absmax"], dtype=np.float32)
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InvalidInputError(f"{path} is damaged", met=f"{type(error).__name__}: {error}", fix="port again") from error
+        raise InvalidInputError(
+            f"{path} is damaged", met=f"{type(error).__name__}: {error}", fix="port again"
+        ) from error
     return Ranges(activations, weights, frozenset(weights))

@@ -12,8 +12,8 @@ import onnx_ir as ir
 
 from porting.backends import Surface
 from porting.quantization import range_file
-from porting_passes.quantize_static import QuantizeResult, QuantizeStatic
 from porting_passes.quantization_style import QuantizationStyle
+from porting_passes.quantize_static import QuantizeResult, QuantizeStatic
 from porting_passes.raise_from_surface import RaiseFromSurface
 
 

@@ -115,5 +115,5 @@ def test_a_full_disk_is_a_clear_error(tmp_path: Path) -> None:
 
 def test_a_parent_that_is_a_file_is_a_clear_error(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(OutputError, match="cannot write|no room"), claim(tmp_path / "file" / "out"):
+    with pytest.raises(OutputError, match=r"cannot write|no room"), claim(tmp_path / "file" / "out"):
         pytest.fail("the block ran")
