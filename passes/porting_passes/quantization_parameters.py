@@ -1,4 +1,4 @@
-"""From ranges to the numbers of static int8: a multiplier and an offset for an activation, codes and steps for a weight.
+"""From ranges to the numbers of static int8: multiplier and offset of an activation, codes and steps of a weight.
 
 Both parameter forms come down to ``q = saturate(round(x * multiplier + offset))``: ``reciprocal_scale`` has the
 multiplier 127 / absmax (255 / span with an offset), ``position_scale`` has scale / 2**position as derived by
@@ -95,7 +95,9 @@ def quantize_weight(weight: np.ndarray, axis: int, absmax: np.ndarray, form: Par
         scaled = np.rint(weight / step.reshape(shape))
         steps = step.astype(np.float64)
     else:
-        multipliers = [fixed_point.symmetric(float(a)).multiplier if ok else 1.0 for a, ok in zip(absmax, usable)]
+        multipliers = [
+            fixed_point.symmetric(float(a)).multiplier if ok else 1.0 for a, ok in zip(absmax, usable, strict=True)
+        ]
         multiplier = np.asarray(multipliers, dtype=np.float32)
         scaled = weight * multiplier.reshape(shape)
         whole = np.trunc(scaled)

@@ -9,13 +9,14 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 
+from porting_kernels.errors import ShapeError
 from porting_passes import provenance
 from porting_passes.constants import constant_of
 from porting_passes.constraints import Operand, Subject
 from porting_passes.constraints import parse as parse_constraint
 from porting_passes.inference import dims_of
-from porting_passes.node_view import dtype_name
 from porting_passes.linear_operators import OPERATORS, Linear, linear_of
+from porting_passes.node_view import dtype_name
 from porting_passes.quantization_parameters import (
     ActivationParameters,
     ActivationRange,
@@ -128,7 +129,8 @@ class QuantizeStatic(ir.passes.InPlacePass):
        operators or forms that the style keeps in float, activations without a range.
 
     ranges: activation value name -> range. weight_absmax: output name -> greatest magnitudes (one a channel, or one),
-    where they are given and not taken from the weight. exclude: output or node name -> reason.
+    where they are given and not taken from the weight (ShapeError for another number of them). exclude: output or node
+    name -> reason.
     Composite operators are added to the model without bodies; see :func:`porting_passes.operators.add_bodies`.
     """
 
@@ -186,6 +188,13 @@ class _Work:
         if absmax is None:
             granularity = self._style.weight_granularity(node.op_type, depthwise=linear.depthwise)
             absmax = weight_absmax(weight, linear.channel_axis, granularity)
+        if absmax.size not in (1, linear.channels):
+            raise ShapeError(
+                "magnitudes that do not fit the weight",
+                required=f"1 or {linear.channels}",
+                met=absmax.size,
+                where=provenance.place(output),
+            )
         codes_value, codes = self._weight(linear, weight, absmax)
         quantized, parameters = self._activation(linear, range_)
         scale = (codes.steps * linear.alpha / parameters.multiplier).astype(np.float32)
@@ -200,7 +209,7 @@ class _Work:
             axis = 1
         else:
             acc = tape.IntegerMatMul(*operands, _domain="porting", a_zero_point=parameters.offset)
-            axis = -1
+            axis = 1 if output.shape is None else len(output.shape) - 1
         dtype = output.dtype or linear.activation.dtype or ir.DataType.FLOAT
         acc.dtype, acc.shape = ir.DataType.INT32, output.shape
         scale_value = tape.constant(scale, f"{output.name}/scale")
@@ -277,7 +286,7 @@ class _Work:
         if not np.isfinite(codes).all() or np.abs(codes).max() >= 2**30:
             # Half of the int32 range is left to the products.
             return none, "float"
-        return codes.astype(np.int32), "int32"
+        return np.broadcast_to(codes.astype(np.int32), (linear.channels,)).copy(), "int32"
 
     def _float_bias(self, linear: Linear, tape: ReplacementTape) -> ir.Value:
         """The bias in the form that broadcasts over the output, beta included."""

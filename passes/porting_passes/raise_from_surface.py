@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import onnx
 import onnx_ir as ir
 
 from porting_kernels.errors import PortingError
@@ -15,6 +16,7 @@ from porting_kernels.packers import PACKERS
 from porting_passes.constants import constant_of
 from porting_passes.node_view import dtype_name
 from porting_passes.operator_set import AttributeRow, OperandRow, OperatorRow, OperatorSet
+from porting_passes.schemas import schema
 from porting_passes.splice import Names, ReplacementTape, splice
 
 RULE = "raise_from_surface"
@@ -29,7 +31,10 @@ class RaiseFromSurface(ir.passes.InPlacePass):
 
     1. Packed constants are unpacked, attributes renamed and recoded; an attribute that is absent has the row's
        default.
-    2. An attribute that the row fixes and the file sets otherwise is a RaiseError: it must not be ignored.
+    2. An attribute that has no part in the composite operator and is not at its default is a RaiseError: it must not
+       be ignored.
+    3. A surface whose quantizer has an offset does not repeat it at the consumer: the integer operator that reads
+       such a value gets the offset as its zero point.
     """
 
     def __init__(self, operator_set: OperatorSet) -> None:
@@ -44,12 +49,13 @@ class RaiseFromSurface(ir.passes.InPlacePass):
     def call(self, model: ir.Model) -> ir.passes.PassResult:
         """Raise in place."""
         names = Names(model)
+        opset = model.opset_imports.get("", 1)
         modified = False
         for node in list(model.graph.all_nodes()):
             key = (node.domain, node.op_type)
             row = next((r for r in self._rows.get(key, ()) if _fits(node, r, key in self._vendor_only)), None)
             if row is not None:
-                _raise(node, row, names)
+                _raise(node, row, names, opset)
                 modified = True
         if modified:
             model.opset_imports.setdefault("porting", 1)
@@ -72,9 +78,10 @@ def _fits(node: ir.Node, row: OperatorRow, vendor_only: bool) -> bool:
     return known > 0 or vendor_only
 
 
-def _raise(node: ir.Node, row: OperatorRow, names: Names) -> None:
+def _raise(node: ir.Node, row: OperatorRow, names: Names, opset: int) -> None:
     graph = node.graph
-    assert graph is not None and row.implements is not None
+    assert graph is not None
+    assert row.implements is not None
     domain, _, op_type = row.implements.rpartition(".")
     tape = ReplacementTape()
     inputs: list[ir.Value | None] = []
@@ -82,23 +89,65 @@ def _raise(node: ir.Node, row: OperatorRow, names: Names) -> None:
         place = index if entry.operand is None else int(entry.operand)
         inputs += [None] * (place + 1 - len(inputs))
         inputs[place] = _unpacked(value, entry, tape)
-    attributes: dict[str, Any] = {}
-    for attribute in row.attributes:
-        given = node.attributes.get(attribute.name)
-        value = attribute.default if given is None else given.value
-        if attribute.from_ is not None:
-            if value is not None:
-                attributes[attribute.from_] = _recoded(attribute, value)
-        elif attribute.constant is not None and value is not None and value != attribute.constant:
-            raise RaiseError(
-                f"{node.op_type}: attribute {attribute.name} says what {op_type} cannot",
-                required=attribute.constant,
-                met=value,
-                where=node.name,
-            )
+    attributes = _attributes(node, row, opset)
+    offset = _offset(inputs[0])
+    if offset and op_type in _ZERO_POINT:
+        attributes[_ZERO_POINT[op_type]] = offset
     output = node.outputs[0]
     new = getattr(tape, op_type)(*inputs, _domain=domain, **attributes)
+    if output.dtype is None and op_type in _RESULT:
+        # A file need not say the dtypes of inner values; the next row is chosen by them.
+        output.dtype = _RESULT[op_type]
     splice(graph, node, [node], [output], tape, [new], RULE, names)
+
+
+_ZERO_POINT = {"IntegerConv": "x_zero_point", "IntegerMatMul": "a_zero_point"}
+_RESULT = {
+    "Quantize": ir.DataType.INT8,
+    "IntegerConv": ir.DataType.INT32,
+    "IntegerMatMul": ir.DataType.INT32,
+}
+
+
+def _offset(value: ir.Value | None) -> int:
+    """The offset of the quantizer that makes a value; 0 for any other value."""
+    maker = None if value is None else value.producer()
+    if maker is None or (maker.domain, maker.op_type) != ("porting", "Quantize"):
+        return 0
+    return maker.attributes.get_int("offset", 0)
+
+
+def _attributes(node: ir.Node, row: OperatorRow, opset: int) -> dict[str, Any]:
+    """The composite's attributes. RaiseError for one that would be lost."""
+    attributes: dict[str, Any] = {}
+    entries = {entry.name: entry for entry in row.attributes}
+    for entry in row.attributes:
+        if entry.from_ is not None:
+            given = node.attributes.get(entry.name)
+            value = entry.default if given is None else given.value
+            if value is not None:
+                attributes[entry.from_] = _recoded(entry, value)
+    for name, given in node.attributes.items():
+        entry = entries.get(name, AttributeRow(name, ""))
+        if entry.from_ is not None:
+            continue
+        allowed = [v for v in (entry.constant, entry.default, _schema_default(node, name, opset)) if v is not None]
+        if given.value not in allowed:
+            raise RaiseError(
+                f"{node.op_type}: {row.implements} has no form of attribute {name}",
+                required=" or ".join(str(v) for v in allowed) or "absent",
+                met=given.value,
+                where=node.name,
+            )
+    return attributes
+
+
+def _schema_default(node: ir.Node, name: str, opset: int) -> Any:
+    found = schema(node.domain, node.op_type, opset)
+    if found is None or name not in found.attributes or not found.attributes[name].default_value.name:
+        return None
+    value = onnx.helper.get_attribute_value(found.attributes[name].default_value)
+    return value.decode() if isinstance(value, bytes) else value
 
 
 def _unpacked(value: ir.Value | None, entry: OperandRow, tape: ReplacementTape) -> ir.Value | None:

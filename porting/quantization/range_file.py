@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from porting.errors import InvalidInputError
+from porting.errors import InvalidInputError, PortingError
 from porting_passes.quantization_style import QuantizationStyle
 from porting_passes.quantize_static import ActivationRange, QuantizedNode
 
@@ -71,8 +71,11 @@ def read(path: Path) -> Ranges:
         for entry in content["nodes"]:
             activation = entry["activation"]
             activations[activation["name"]] = ActivationRange(float(activation["min"]), float(activation["max"]))
-            weights[entry["output"]] = np.asarray(entry["weight"]["absmax"], dtype=np.float32)
-    except (OSError, ValueError, KeyError, TypeError) as error:
+            absmax = np.asarray(entry["weight"]["absmax"], dtype=np.float32)
+            if absmax.ndim != 1 or not np.isfinite(absmax).all() or (absmax < 0).any():
+                raise ValueError(f"{entry['output']}: absmax {entry['weight']['absmax']}")
+            weights[entry["output"]] = absmax
+    except (OSError, ValueError, KeyError, TypeError, PortingError) as error:
         raise InvalidInputError(
             f"{path} is damaged", met=f"{type(error).__name__}: {error}", fix="port again"
         ) from error
