@@ -29,6 +29,11 @@ def contraction_dtype(x: torch.Tensor, w: torch.Tensor, *, contracted: Sequence[
     return torch.float32 if bound < _FLOAT32_INTEGERS else torch.float64
 
 
+def exact_in_float32(w: torch.Tensor, largest: int) -> bool:
+    """True if float32 sums exactly what w (M, ...) int8 gives with any integers of at most ``largest`` in magnitude."""
+    return int(w.to(torch.int32).abs().flatten(1).sum(dim=1).max()) * largest < _FLOAT32_INTEGERS
+
+
 def to_int32(accumulator: torch.Tensor) -> torch.Tensor:
     """An integral float accumulator as int32; sums beyond int32 wrap, as a 32-bit accumulator does."""
     if accumulator.dtype == torch.float64:

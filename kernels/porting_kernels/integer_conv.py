@@ -2,17 +2,60 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 
 from porting_kernels.convolution import convolve
-from porting_kernels.exact_integer import contraction_dtype, to_int32
+from porting_kernels.exact_integer import contraction_dtype, exact_in_float32, to_int32
+from porting_kernels.packed_convolution import PackedConv2d, packable
 from porting_kernels.registry import kernel
 from porting_kernels.window_geometry import windows
 
 
-@kernel("IntegerConv", domain="porting")
+def _packed_integer_conv(
+    x: torch.Tensor | None,
+    w: torch.Tensor | None,
+    bias: torch.Tensor | None = None,
+    *,
+    x_zero_point: int = 0,
+    group: int = 1,
+    **attributes: Any,
+) -> Callable[..., torch.Tensor] | None:
+    """IntegerConv with a constant 2-D weight, packed.
+
+    Input channels are split into parts whose sums stay below 2**24 for any x, so that float32 holds them; the parts
+    add up in int32. Weights that no split makes small enough are left to the kernel.
+    """
+    if w is None or not packable(w):
+        return None
+    largest = 128 + abs(x_zero_point)
+    width = w.shape[1]
+    while not all(exact_in_float32(part, largest) for part in torch.split(w, width, dim=1)):
+        if group > 1 or width == 1:
+            return None
+        width = -(-width // 2)
+    parts = [PackedConv2d(part.contiguous(), group=group, **attributes) for part in torch.split(w, width, dim=1)]
+
+    def convolution(x: torch.Tensor, w: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
+        wide = x.to(torch.float32)
+        if x_zero_point:
+            wide -= x_zero_point
+        slices = torch.split(wide, width, dim=1) if len(parts) > 1 else (wide,)
+        sums = [part(values) for part, values in zip(parts, slices, strict=False)]
+        whole = [to_int32(s) for s in sums if s is not None]
+        if x.dtype != torch.int8 or len(slices) != len(parts) or len(whole) != len(parts):
+            y: torch.Tensor = integer_conv(x, w, bias, x_zero_point=x_zero_point, group=group, **attributes)
+            return y
+        acc = functools.reduce(torch.Tensor.add_, whole)
+        return acc if bias is None else acc.add_(bias.reshape(-1, 1, 1))
+
+    return convolution
+
+
+@kernel("IntegerConv", domain="porting", specialize=_packed_integer_conv)
 def integer_conv(
     x: torch.Tensor,
     w: torch.Tensor,

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 
@@ -19,7 +20,7 @@ Convolution = Callable[[torch.Tensor, "torch.Tensor | None"], torch.Tensor]
 @functools.cache
 def _available() -> bool:
     return (
-        torch.backends.mkldnn.is_available()
+        torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
         and hasattr(torch._C._nn, "mkldnn_reorder_conv2d_weight")
         and hasattr(torch.ops.mkldnn, "_convolution_pointwise")
     )
@@ -81,16 +82,16 @@ class PackedConv2d:
         even = geometry.symmetric
         padding = geometry.begin if even else (0, 0)
         padded = [n if even else n + p + q for n, p, q in zip(shape[2:], geometry.begin, geometry.end, strict=True)]
-        weight = torch._C._nn.mkldnn_reorder_conv2d_weight(
+        weight = torch._C._nn.mkldnn_reorder_conv2d_weight(  # type: ignore[call-arg]  # stubs lack the input's shape
             self._weight.to(torch.float32).to_mkldnn(),
-            padding,
-            geometry.strides,
-            geometry.dilations,
+            list(padding),
+            list(geometry.strides),
+            list(geometry.dilations),
             self._group,
             [*shape[:2], *padded],
         )
         operator = torch.ops.mkldnn._convolution_pointwise.default
-        constant = (padding, geometry.strides, geometry.dilations, self._group, "none", [], "")
+        constant: tuple[Any, ...] = (padding, geometry.strides, geometry.dilations, self._group, "none", [], "")
         if even:
             return lambda x, b: operator(x, weight, b, *constant)
         return lambda x, b: operator(geometry.pad(x, 0), weight, b, *constant)
