@@ -67,6 +67,11 @@ def test_masks_written_as_large_negative_numbers_are_minus_infinity():
     assert m.rel_l2 == 0.5
 
 
+def test_saturation_is_an_overflow():
+    m = measure(torch.tensor([1e5, 7e4, 65504.0]), torch.tensor([65504.0, 65504.0, 65504.0], dtype=torch.float16))
+    assert (m.overflows, m.inf_count, m.reference_max) == (2, 0, 1e5)
+
+
 def test_positive_overflow_is_no_mask():
     assert measure(torch.tensor([1e9]), torch.tensor([1e9]).half()).inf_count == 1
     assert measure(torch.tensor([-7e4]), torch.tensor([-7e4]).half()).inf_count == 1
