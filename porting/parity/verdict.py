@@ -63,10 +63,10 @@ class Judge:
         checks = []
         for name, measured in metrics.items():
             made = self._value(question, name, measured, f"output {name}, {where}")
-            if not made:
-                made = [
-                    Check(question, name, "limit", "not_measured", "a limit for this scheme and dtype", None, where, "")
-                ]
+            # That nothing is NaN says nothing about how near the numbers are.
+            if all(check.metric == "nonfinite_count" for check in made):
+                required = f"a limit for scheme {self._scheme} and dtype {self._dtype}"
+                made.append(Check(question, name, "limit", "not_measured", required, "no limit", where, "the budget"))
             checks += made
         return checks
 
