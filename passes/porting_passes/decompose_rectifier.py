@@ -129,7 +129,12 @@ DECOMPOSITIONS = (
     Decomposition("elu_by_exp", "Elu", _elu, _EXP, examples("Elu", _X, case("alpha", Run((3, 5)), alpha=0.5))),
     Decomposition("selu_by_exp", "Selu", _selu, _EXP, examples("Selu", _X)),
     Decomposition(
-        "celu_by_exp", "Celu", _celu, _EXP, examples("Celu", _X, case("alpha", Run((3, 5)), alpha=2.0)), _positive_alpha
+        "celu_by_exp",
+        "Celu",
+        _celu,
+        _EXP,
+        examples("Celu", _X, case("alpha", Run((3, 5)), alpha=2.0), dtypes=(ir.DataType.FLOAT,)),
+        _positive_alpha,
     ),
     Decomposition(
         "thresholded_relu_by_where",

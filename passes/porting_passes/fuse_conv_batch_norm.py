@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
@@ -49,11 +49,15 @@ def _condition(context: Any, w: ir.Value, conv: ir.Value, y: ir.Value, bias: ir.
     return all(np.isfinite(p).all() for p in parameters) and bool((parameters[3] + epsilon > 0).all())
 
 
-def _replacement(op: Any, x: ir.Value, w: ir.Value, conv: ir.Value, y: ir.Value, bias: ir.Value | None = None, **_: Any) -> Any:
+def _replacement(
+    op: Any, x: ir.Value, w: ir.Value, conv: ir.Value, y: ir.Value, bias: ir.Value | None = None, **_: Any
+) -> Any:
     """Weight and bias scaled in float64 and rounded once."""
     node, producer = y.producer(), conv.producer()
     weight = constant_of(w)
-    assert node is not None and producer is not None and weight is not None
+    assert node is not None
+    assert producer is not None
+    assert weight is not None
     parameters = _parameters(node)
     assert parameters is not None
     scale, offset, mean, variance = parameters
@@ -69,14 +73,18 @@ def _replacement(op: Any, x: ir.Value, w: ir.Value, conv: ir.Value, y: ir.Value,
     )
 
 
-def _examples(rng: np.random.Generator) -> Iterable[Example]:
-    for name, bias, group, training in (
-        ("plain", False, 1, 0),
-        ("bias", True, 1, 0),
-        ("depthwise", False, 4, 0),
-        ("training-mode", False, 1, 1),
-    ):
-        yield Example(name, _example(rng, bias, group, training), applies=not training, dtypes=(ir.DataType.FLOAT,))
+def _examples(bias: bool) -> Callable[[np.random.Generator], Iterable[Example]]:
+    def make(rng: np.random.Generator) -> Iterable[Example]:
+        for name, has_bias, group, training in (
+            ("plain", bias, 1, 0),
+            ("depthwise", bias, 4, 0),
+            ("training-mode", bias, 1, 1),
+            ("other-form", not bias, 1, 0),
+        ):
+            applies = has_bias == bias and not training
+            yield Example(name, _example(rng, has_bias, group, training), applies, dtypes=(ir.DataType.FLOAT,))
+
+    return make
 
 
 def _example(rng: np.random.Generator, bias: bool, group: int, training: int) -> ir.Model:
@@ -100,6 +108,7 @@ def _example(rng: np.random.Generator, bias: bool, group: int, training: int) ->
     conv.outputs[0].name = "h"
     for index, value in enumerate(bn.outputs):
         value.name = f"y{index}" if index else "y"
+    bn.outputs[0].type, bn.outputs[0].shape = x.type, ir.Shape([2, 8, 6, 5])
     graph = ir.Graph(
         [x],
         [bn.outputs[0]],
@@ -112,8 +121,8 @@ def _example(rng: np.random.Generator, bias: bool, group: int, training: int) ->
 
 
 REWRITES = (
-    Rewrite("fuse_conv_batch_norm", _pattern, _replacement, _CONTRACT, _examples, _condition),
-    Rewrite("fuse_conv_bias_batch_norm", _pattern_with_bias, _replacement, _CONTRACT, _examples, _condition),
+    Rewrite("fuse_conv_batch_norm", _pattern, _replacement, _CONTRACT, _examples(False), _condition),
+    Rewrite("fuse_conv_bias_batch_norm", _pattern_with_bias, _replacement, _CONTRACT, _examples(True), _condition),
 )
 
 
