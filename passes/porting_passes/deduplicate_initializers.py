@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import collections
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 
 import numpy as np
 import onnx_ir as ir
@@ -12,6 +13,7 @@ from porting_passes.scopes import subgraphs
 from porting_passes.splice import absorb
 
 _Kind = tuple[ir.DataType, tuple[int, ...]]
+_Key = tuple[_Kind, bytes]
 _SAMPLES = 64
 
 
@@ -19,7 +21,8 @@ class DeduplicateInitializers(ir.passes.InPlacePass):
     """Initializers of the same dtype, shape and bytes become one: the first in order, outer graphs before inner ones.
 
     1. Equal bytes only: 0.0 and -0.0 differ, NaNs are equal when their bits are.
-    2. A weight is read whole only when another one agrees with it in dtype, shape and a few sampled elements.
+    2. A weight is read only when another one agrees with it in dtype and shape, and whole only when it also agrees in
+       a few sampled elements. These are its key in an index, so the cost grows with the number of weights.
     3. Initializers that are graph inputs (defaults) or graph outputs stay. So do those above ``limit`` bytes.
     """
 
@@ -29,11 +32,18 @@ class DeduplicateInitializers(ir.passes.InPlacePass):
 
     def call(self, model: ir.Model) -> ir.passes.PassResult:
         """Merge in place."""
-        return ir.passes.PassResult(model, self._merge(model.graph, {}))
+        kinds = collections.Counter(
+            _kind(value.const_value)
+            for graph in model.graphs()
+            for value in graph.initializers.values()
+            if value.const_value is not None
+        )
+        shared = frozenset(kind for kind, count in kinds.items() if count > 1)
+        return ir.passes.PassResult(model, self._merge(model.graph, {}, shared))
 
-    def _merge(self, graph: ir.Graph, outer: Mapping[_Kind, list[ir.Value]]) -> bool:
+    def _merge(self, graph: ir.Graph, outer: Mapping[_Key, list[ir.Value]], shared: Set[_Kind]) -> bool:
         """Merge the initializers of ``graph`` with earlier ones and with those visible from outer graphs."""
-        visible = {kind: list(values) for kind, values in outer.items()}
+        visible = {key: list(values) for key, values in outer.items()}
         digests: dict[ir.Value, bytes] = {}
         modified = False
         for name, value in list(graph.initializers.items()):
@@ -42,7 +52,10 @@ class DeduplicateInitializers(ir.passes.InPlacePass):
                 continue
             if tensor.dtype == ir.DataType.STRING or (self._limit is not None and tensor.nbytes > self._limit):
                 continue
-            candidates = visible.setdefault((tensor.dtype, tuple(tensor.shape.numpy())), [])
+            kind = _kind(tensor)
+            if kind not in shared:
+                continue
+            candidates = visible.setdefault((kind, _sample(tensor)), [])
             kept = next((other for other in candidates if _equal(other, value, digests)), None)
             if kept is None:
                 candidates.append(value)
@@ -53,8 +66,12 @@ class DeduplicateInitializers(ir.passes.InPlacePass):
             modified = True
         for node in graph:
             for body in subgraphs(node):
-                modified |= self._merge(body, visible)
+                modified |= self._merge(body, visible, shared)
         return modified
+
+
+def _kind(tensor: ir.TensorProtocol) -> _Kind:
+    return tensor.dtype, tuple(tensor.shape.numpy())
 
 
 def _equal(a: ir.Value, b: ir.Value, digests: dict[ir.Value, bytes]) -> bool:
@@ -65,7 +82,7 @@ def _equal(a: ir.Value, b: ir.Value, digests: dict[ir.Value, bytes]) -> bool:
         return True
     if isinstance(first, ir.ExternalTensor) and _place(first) == _place(second):
         return True
-    return _sample(first) == _sample(second) and _digest(a, digests) == _digest(b, digests)
+    return _digest(a, digests) == _digest(b, digests)
 
 
 def _place(tensor: ir.TensorProtocol) -> tuple[object, ...] | None:
