@@ -74,19 +74,22 @@ def _lower(node: ir.Node, row: OperatorRow, names: Names) -> None:
             attributes[entry.name] = entry.constant
     new = getattr(tape, row.operator)(*inputs, _domain=row.domain, **attributes)
     if row.follow is not None:
-        bias = _bias(node, row.follow.operand)
+        bias = _bias(node, row.follow.operand, tape)
         if bias is not None:
             new.dtype, new.shape = output.dtype, output.shape
-            new = getattr(tape, row.follow.operator)(new, tape.constant(bias, f"{output.name}/bias"))
+            new = getattr(tape, row.follow.operator)(new, bias)
+    operands = [value for value in node.inputs if value is not None]
     splice(graph, node, [node], [output], tape, [new], RULE, names)
+    for value in operands:
+        if value.is_initializer() and not value.uses() and not value.is_graph_output():
+            graph.initializers.pop(value.name or "", None)
 
 
 def _operand(node: ir.Node, index: int, entry: OperandRow, tape: ReplacementTape) -> ir.Value | None:
     place = index if entry.operand is None else int(entry.operand)
     value = node.inputs[place] if place < len(node.inputs) else None
     if value is not None and entry.optional and node.op_type.startswith("Integer") and place == 2:
-        bias = _bias(node, place)
-        return None if bias is None else tape.constant(bias, f"{node.outputs[0].name}/bias")
+        return _bias(node, place, tape)
     if value is None or entry.packer is None:
         return value
     tensor = constant_of(value)
@@ -95,19 +98,14 @@ def _operand(node: ir.Node, index: int, entry: OperandRow, tape: ReplacementTape
     return tape.constant(PACKERS[entry.packer].pack(tensor.numpy()), f"{value.name}/{entry.packer}")
 
 
-def _bias(node: ir.Node, place: int) -> np.ndarray | None:
-    """The int32 bias, one a channel; None where it adds nothing."""
+def _bias(node: ir.Node, place: int, tape: ReplacementTape) -> ir.Value | None:
+    """The int32 bias, a constant one with an element a channel; None where it adds nothing."""
     value = node.inputs[place] if place < len(node.inputs) else None
-    tensor = constant_of(value)
-    if tensor is None:
-        return None
-    array: np.ndarray = tensor.numpy()
+    tensor, weight = constant_of(value), constant_of(node.inputs[1])
+    if tensor is None or weight is None:
+        return value
+    array = tensor.numpy().reshape(-1)
     if not array.any():
         return None
-    weight = node.inputs[1]
-    assert weight is not None
-    assert weight.shape is not None
-    channels = weight.shape[0 if node.op_type == "IntegerConv" else -1]
-    assert isinstance(channels, int)
-    bias: np.ndarray = np.broadcast_to(array.reshape(-1), (channels,)).copy()
-    return bias
+    channels = weight.shape.numpy()[0 if node.op_type == "IntegerConv" else -1]
+    return tape.constant(np.broadcast_to(array, (channels,)).copy(), f"{node.outputs[0].name}/bias")

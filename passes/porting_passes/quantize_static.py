@@ -6,17 +6,13 @@ import dataclasses
 from collections.abc import Iterator, Mapping
 
 import numpy as np
-import onnx
 import onnx_ir as ir
 
 from porting_kernels.errors import ShapeError
 from porting_passes import provenance
 from porting_passes.constants import constant_of
-from porting_passes.constraints import Operand, Subject
-from porting_passes.constraints import parse as parse_constraint
-from porting_passes.inference import dims_of
+from porting_passes.keep_float import keep_float
 from porting_passes.linear_operators import OPERATORS, Linear, linear_of
-from porting_passes.node_view import dtype_name
 from porting_passes.quantization_parameters import (
     ActivationParameters,
     ActivationRange,
@@ -77,7 +73,7 @@ def quantizable(
 
     exclude: output or node name -> reason.
     """
-    for node in model.graph:
+    for node in list(model.graph):
         if node.domain in ("", "ai.onnx") and node.op_type in OPERATORS:
             yield node, _judge(node, style, exclude or {}, model.opset_imports.get("", 1))
 
@@ -91,30 +87,8 @@ def _judge(node: ir.Node, style: QuantizationStyle, exclude: Mapping[str, str], 
     linear = linear_of(node)
     if isinstance(linear, str):
         return linear
-    for keep in style.keep_float:
-        if keep.operator == node.op_type and parse_constraint(keep.when).decide(_subject(node, opset)).holds:
-            return f"{keep.reason} [source: {keep.source}]"
-    return linear
-
-
-def _subject(node: ir.Node, opset: int) -> Subject:
-    """The node as constraints see it: operands by the names of its schema, attributes with their defaults."""
-    schema = onnx.defs.get_schema(node.op_type, opset)
-    operands = {
-        formal.name: None
-        if value is None
-        else Operand(
-            None if value.dtype is None else dtype_name(value.dtype), dims_of(value), constant_of(value) is not None
-        )
-        for formals, values in ((schema.inputs, node.inputs), (schema.outputs, node.outputs))
-        for formal, value in zip(formals, values, strict=False)
-    }
-    attributes = {
-        name: onnx.helper.get_attribute_value(a.default_value)
-        for name, a in schema.attributes.items()
-        if a.default_value.name
-    }
-    return Subject(operands, attributes | {name: a.value for name, a in node.attributes.items()})
+    keep = keep_float(node, style, opset)
+    return linear if keep is None else f"{keep.reason} [source: {keep.source}]"
 
 
 class QuantizeStatic(ir.passes.InPlacePass):
@@ -152,7 +126,8 @@ class QuantizeStatic(ir.passes.InPlacePass):
         """Quantize in place."""
         result = QuantizeResult(model, False)
         work = _Work(model, self._style)
-        for node, linear in list(quantizable(model, self._style, self._exclude)):
+        # Each node is judged when its turn comes: its activation may be a value that has just replaced another.
+        for node, linear in quantizable(model, self._style, self._exclude):
             if isinstance(linear, Linear) and linear.activation.name not in self._ranges:
                 linear = f"no range is known for activation {linear.activation.name!r}"
             if isinstance(linear, Linear):
