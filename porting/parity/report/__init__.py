@@ -1,4 +1,7 @@
-"""``report.html``: one self-contained page for people. No network, nothing computed that is not in the two documents."""
+"""``report.html``: one self-contained page for people.
+
+No network, and nothing in it that is not in the two documents.
+"""
 
 from __future__ import annotations
 
@@ -7,9 +10,10 @@ import string
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from porting.parity.report import sections
 from porting.parity.report.chart import layer_chart
 from porting.parity.report.markup import Markup, join, tag
-from porting.parity.report.numbers import decibel, met, scientific
+from porting.parity.report.numbers import decibel, scientific
 from porting.parity.report.tables import (
     badge,
     layers_table,
@@ -30,12 +34,15 @@ def render(parity: Mapping[str, Any], port: Mapping[str, Any]) -> str:
     body = join(
         [
             _head(parity, port),
+            sections.overflows(parity),
             _outputs(parity),
             _fidelity(parity),
+            sections.interpreter(parity, *_of(parity, "reference")),
             _numerics(parity),
             _layers(parity),
             _rewrites(port),
             _remarks(port),
+            sections.details(parity, port),
         ]
     )
     template = importlib.resources.files(__package__).joinpath("page.html").read_text(encoding="utf-8")
@@ -135,12 +142,7 @@ def _numerics(parity: Mapping[str, Any]) -> Markup | None:
 
 def _layers(parity: Mapping[str, Any]) -> Markup:
     layers = parity["layers"]
-    limits = [
-        limit["max"]
-        for limit in parity["budget"]["limits"]
-        if limit["question"] == "isolated" and limit["metric"] == "rel_l2" and limit["name"] == "*"
-    ]
-    limit = limits[-1] if limits else None
+    limit, limit_text = sections.layer_limit(parity)
     verdicts, _ = _of(parity, "isolated")
     overflows, _ = _of(parity, "overflow")
     marked = {n: v for n, v in {**verdicts, **overflows}.items() if v != "pass"}
@@ -154,7 +156,8 @@ def _layers(parity: Mapping[str, Any]) -> Markup:
         "section",
         tag("h2", f"Layers ({len(layers)})"),
         legend,
-        layer_chart(layers, limit, f"budget {met(limit)}" if limit is not None else ""),
+        layer_chart(layers, limit, limit_text) if layers else None,
+        tag("input", type="search", id="filter", placeholder="filter layers", aria_label="filter layers", hidden=True),
         layers_table(layers, marked),
     )
 
@@ -171,7 +174,8 @@ def _rewrites(port: Mapping[str, Any]) -> Markup:
 
 def _remarks(port: Mapping[str, Any]) -> Markup:
     def unknown(entry: Mapping[str, Any]) -> object:
-        return join([tag("code", entry["operator"]), f" ({entry['nodes']} nodes)", tag("small", "; ".join(entry["reasons"]))])
+        reasons = tag("small", "; ".join(entry.get("reasons", ())))
+        return join([tag("code", entry["operator"]), f" ({entry['nodes']} nodes)", reasons])
 
     def kept(entry: Mapping[str, Any]) -> object:
         return join([tag("code", entry["name"]), f" {entry['operator']}: {entry['reason']}"])

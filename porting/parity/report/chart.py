@@ -11,8 +11,8 @@ from porting.parity.report.numbers import decibel, nonfinite, scientific
 
 _WIDTH, _HEIGHT = 1120.0, 360.0
 _LEFT, _RIGHT, _TOP, _BOTTOM = 58.0, 1066.0, 18.0, 300.0
-_EXACT_BAND = 22.0
-"""Height of the strip below the scale where layers without any difference lie."""
+_EXACT_TOP, _EXACT_BAND = 308.0, 18.0
+"""The strip below the scale where layers without any difference lie."""
 _LOWEST, _HIGHEST = -9, 2
 
 
@@ -28,7 +28,7 @@ def layer_chart(layers: Sequence[Mapping[str, Any]], limit: float | None, limit_
 
     def y(value: float) -> float:
         if value <= 0:
-            return _BOTTOM + _EXACT_BAND / 2
+            return _EXACT_TOP + _EXACT_BAND / 2
         share = (max(low, min(high, math.log10(value))) - low) / (high - low)
         return _BOTTOM - share * (_BOTTOM - _TOP)
 
@@ -60,8 +60,8 @@ def _range(layers: Sequence[Mapping[str, Any]], limit: float | None) -> tuple[in
 
 def _axes(low: int, high: int, y: Any) -> Markup:
     parts: list[Markup] = [
-        tag("rect", x=_LEFT, y=_BOTTOM, width=_RIGHT - _LEFT, height=_EXACT_BAND, class_="exact-band"),
-        tag("text", "exact", x=_LEFT - 8, y=_BOTTOM + _EXACT_BAND / 2 + 4, text_anchor="end", class_="tick"),
+        tag("rect", x=_LEFT, y=_EXACT_TOP, width=_RIGHT - _LEFT, height=_EXACT_BAND, class_="exact-band"),
+        tag("text", "exact", x=_LEFT - 8, y=_EXACT_TOP + _EXACT_BAND / 2 + 4, text_anchor="end", class_="tick"),
     ]
     for decade in range(low, high + 1):
         height = f"{y(10.0**decade):.1f}"
@@ -119,7 +119,7 @@ def _hits(layers: Sequence[Mapping[str, Any]], xs: Sequence[float], step: float)
     for index, (x, layer) in enumerate(zip(xs, layers, strict=True)):
         column = tag(
             "rect", tag("title", _hover(layer)), x=f"{x - step / 2:.1f}", y=_TOP - 12, width=f"{step:.2f}",
-            height=_BOTTOM + _EXACT_BAND - _TOP + 12,
+            height=_EXACT_TOP + _EXACT_BAND - _TOP + 12,
         )  # fmt: skip
         columns.append(tag("a", column, href=f"#layer-{index + 1}", tabindex="-1"))
     return tag("g", *columns, class_="hits")
@@ -145,7 +145,7 @@ def _ticks(total: int, xs: Sequence[float]) -> Markup:
     """Layer numbers below the scale, about ten of them."""
     every = next(n for n in (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 10**9) if total / n <= 14)
     numbers = [
-        tag("text", index + 1, x=f"{x:.1f}", y=_BOTTOM + _EXACT_BAND + 16, text_anchor="middle", class_="tick")
+        tag("text", index + 1, x=f"{x:.1f}", y=_EXACT_TOP + _EXACT_BAND + 14, text_anchor="middle", class_="tick")
         for index, x in enumerate(xs)
         if (index + 1) % every == 0 or (index == 0 and every > 1)
     ]
