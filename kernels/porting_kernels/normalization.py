@@ -22,7 +22,8 @@ def instance_normalization(
     x: torch.Tensor, scale: torch.Tensor, b: torch.Tensor, *, epsilon: float = 1e-5
 ) -> torch.Tensor:
     """Zero mean and unit variance over the spatial axes of each instance and channel; scale, b: (C,)."""
-    return torch.instance_norm(x, scale, b, None, None, True, 0.0, epsilon, False)
+    # A group a channel: the same statistics, several times as fast as torch.instance_norm.
+    return torch.group_norm(x, x.shape[1], scale, b, epsilon, False)
 
 
 @kernel("LayerNormalization", since=17)
