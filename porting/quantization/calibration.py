@@ -12,7 +12,7 @@ import numpy as np
 import onnx_ir as ir
 import torch
 
-from porting.errors import InvalidInputError
+from porting.errors import InvalidInputError, UsageError
 from porting.parity.sampling import Sample, fit, in_order
 from porting.quantization.thresholds import METHODS as FROM_HISTOGRAM
 from porting.simulation.interpreter import Interpreter
@@ -37,8 +37,11 @@ def calibrate(
 ) -> dict[str, ActivationRange]:
     """The range of each activation (float values or graph inputs of ``model``, by name) over all samples.
 
-    Raises InvalidInputError for a value that is not finite, naming it and its place, and for no samples at all.
+    Raises UsageError for an unknown method; InvalidInputError for a value that is not finite, naming it and its place,
+    and for no samples at all.
     """
+    if method not in METHODS:
+        raise UsageError(f"no calibration method {method!r}", required=", ".join(METHODS), met=method)
     wanted = set(activations)
     interpreter = Interpreter(model)
     places = {v.name or "": provenance.place(v) for node in model.graph for v in node.outputs if v.name in wanted}
@@ -47,11 +50,15 @@ def calibrate(
         found: dict[str, Statistic] = {}
 
         def tap(value: ir.Value, tensor: torch.Tensor) -> None:
-            found[value.name or ""] = _observe(tensor, method, value.name or "", places)
+            observe(value.name or "", tensor)
+
+        def observe(name: str, tensor: torch.Tensor) -> None:
+            if tensor.numel():
+                found[name] = _observe(tensor, method, name, places)
 
         inputs = fit(model, sample)
         for name in wanted & set(inputs):
-            found[name] = _observe(inputs[name], method, name, places)
+            observe(name, inputs[name])
         interpreter.run(inputs, tap=tap, wanted=wanted)
         return found
 
@@ -72,7 +79,8 @@ def _observe(tensor: torch.Tensor, method: str, name: str, places: Mapping[str, 
         if not (torch.isfinite(low) and torch.isfinite(high)):
             index = tuple(int(i) for i in np.argwhere(~np.isfinite(tensor.float().numpy()))[0])
             raise NonFiniteError(float(tensor[index]), index)
-        return ActivationRange(float(low), float(high))
+        # Adding 0.0 makes one zero of the two, so that the order of samples cannot show.
+        return ActivationRange(float(low) + 0.0, float(high) + 0.0)
     except NonFiniteError as error:
         raise InvalidInputError(
             f"activation {name!r} is not finite",

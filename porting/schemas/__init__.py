@@ -8,6 +8,7 @@ evidence        ``evidence/reference.json``
 budget          a file for ``--budget``
 check           ``porting check --json``
 backends        ``porting backends --json``
+quantization    ``quantization.json``
 ==============  ==========================================================================
 
 Every document has ``schema_version``; a key that changes its meaning or disappears raises it, a new key does not.

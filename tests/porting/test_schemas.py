@@ -12,7 +12,7 @@ from click.testing import CliRunner
 from porting import schemas
 from porting.cli import cli
 
-NAMES = ("backends", "budget", "check", "evidence", "parity", "port", "provenance")
+NAMES = ("backends", "budget", "check", "evidence", "parity", "port", "provenance", "quantization")
 
 
 def objects(schema: Any, path: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
