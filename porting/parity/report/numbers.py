@@ -36,9 +36,9 @@ def count(value: int | None) -> str:
     return "–" if value is None else f"{value:,}".replace(",", "\u202f")
 
 
-def met(value: Any) -> str:
-    """What a check met."""
-    return scientific(value) if isinstance(value, float) else "–" if value is None else str(value)
+def steps(value: int | None) -> str:
+    """A distance in ULP; beyond 2**16 (values of opposite sign, say) the number itself means nothing."""
+    return count(value) if value is None or value <= 1 << 16 else f"> {count(1 << 16)}"
 
 
 def nonfinite(metrics: Any) -> int:

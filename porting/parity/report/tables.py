@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from porting.parity.report.markup import Markup, join, tag
-from porting.parity.report.numbers import cosine, count, decibel, nonfinite, scientific
+from porting.parity.report.numbers import cosine, count, decibel, nonfinite, scientific, steps
 
 Row = Mapping[str, Any]
 
@@ -55,7 +55,7 @@ def outputs_table(
             cell(o, "sqnr_db", decibel(o["sqnr_db"])),
             cell(o, "rel_l2", scientific(o["rel_l2"])),
             cell(o, "max_abs", scientific(o["max_abs"])),
-            number(o["max_ulp"], count(o["max_ulp"])),
+            number(o["max_ulp"], steps(o["max_ulp"])),
             number(o["mismatches"], count(o["mismatches"])),
             number(nonfinite(o), count(nonfinite(o))),
         ]
