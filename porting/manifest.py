@@ -20,6 +20,7 @@ from porting_passes.operator_set import qualified
 from porting_passes.rewrite import Applied
 
 SCHEMA_VERSION = 1
+REPORT = "report.html"
 _TOOLS = ("torch", "onnx", "onnx-ir", "onnxruntime", "onnxscript", "numpy")
 _CHUNK = 1 << 22
 
@@ -74,6 +75,11 @@ def file_digest(path: Path) -> str:
 def digests(folder: Path) -> dict[str, str]:
     """The digest of every file in a folder, by its relative path, sorted."""
     return {str(p.relative_to(folder)): file_digest(p) for p in sorted(folder.rglob("*")) if p.is_file()}
+
+
+def without_report(manifest: Mapping[str, Any]) -> dict[str, Any]:
+    """The manifest as the report shows it: a page cannot hold its own digest."""
+    return {**manifest, "files": {k: v for k, v in manifest["files"].items() if k != REPORT}}
 
 
 def tools() -> dict[str, str]:

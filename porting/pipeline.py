@@ -16,6 +16,7 @@ from porting_passes.convert_opset import ConvertOpset
 from porting_passes.fusions import fusions
 from porting_passes.legalize import Failure, Legalize
 from porting_passes.lower_to_surface import LowerToSurface
+from porting_passes.materialize_reshape import MaterializeReshape
 from porting_passes.quantize_static import ActivationRange, KeptFloat, QuantizedNode, QuantizeResult, QuantizeStatic, quantizable
 from porting_passes.rewrite import Applied
 
@@ -50,6 +51,8 @@ class Pipeline:
     def to_float_surface(self) -> None:
         """Rewrite into float operators of the surface, at its opset. Sets ``failures`` where that is impossible."""
         accepts = self.target.surface.operator_set.accepts
+        self._run(Canonicalize())
+        self._run(MaterializeReshape())
         self._run(Canonicalize())
         opset = self.target.surface.opset or self.model.opset_imports[""]
         self._legalize(by_name_at=opset)

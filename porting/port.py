@@ -22,7 +22,7 @@ from porting.parity.result import Parity, json_text
 from porting.parity.sampling import SampleSet
 from porting.parity.verdict import Inputs
 from porting.pipeline import Pipeline
-from porting.port_folder import INPUTS, MODEL, PARITY, PROVENANCE, RANGES, REFERENCE, REPORT, TWIN, PortFolder
+from porting.port_folder import INPUTS, MODEL, PARITY, PROVENANCE, RANGES, REFERENCE, TWIN, PortFolder
 from porting.quantization import range_file
 from porting.quantization.calibration import calibrate
 from porting.samples import Samples
@@ -91,6 +91,7 @@ def port(request: Request, say: Say = lambda line: None) -> Parity | None:
                 inputs=inputs, budget=budget, threads=request.threads,
             )  # fmt: skip
             _write_evidence(folder, samples, parity)
+            record["files"] = manifest.digests(folder)
             _write_report(folder, parity, record)
         record["files"] = manifest.digests(folder)
         (folder / MANIFEST).write_text(json_text(record), encoding="utf-8")
@@ -195,7 +196,7 @@ def _write_evidence(folder: Path, samples: SampleSet, parity: Parity) -> None:
 def _write_report(folder: Path, parity: Parity, record: Mapping[str, Any]) -> None:
     from porting.parity import report
 
-    (folder / REPORT).write_text(report.render(parity.to_json(), record), encoding="utf-8")
+    (folder / manifest.REPORT).write_text(report.render(parity.to_json(), record), encoding="utf-8")
 
 
 def _record(

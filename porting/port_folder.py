@@ -26,7 +26,6 @@ PROVENANCE = "provenance.jsonl"
 INPUTS = "evidence/inputs"
 REFERENCE = "evidence/reference.json"
 PARITY = "parity.json"
-REPORT = "report.html"
 
 
 @dataclasses.dataclass(frozen=True)

@@ -184,6 +184,16 @@ def _reshape_down(b: Builder, node: ir.Node) -> list[ir.Value | None]:
     return [b.emit("Reshape", node.inputs, {})[0]]
 
 
+def _shape_down(b: Builder, node: ir.Node) -> list[ir.Value | None]:
+    """start and end are those of a Slice of the shape."""
+    start, end = attribute(node, "start", 0), attribute(node, "end")
+    shape = b.emit("Shape", node.inputs, {})[0]
+    if start == 0 and end is None:
+        return [shape]
+    bounds = [b.constant([bound], ir.DataType.INT64) for bound in (start, np.iinfo(np.int64).max if end is None else end)]
+    return [b.emit("Slice", [shape, *bounds], {})[0]]
+
+
 def _resize_to_11(b: Builder, node: ir.Node) -> list[ir.Value | None]:
     """roi and scales became optional at 13; before, an empty tensor says that they are absent."""
     inputs = [*node.inputs, *[None] * (4 - len(node.inputs))]
@@ -244,6 +254,7 @@ CHANGES: tuple[Change, ...] = (
     Change("Pad", 18, None, _pad_down),
     Change("Pad", 19, None, _refuse("mode", "wrap")),
     Change("Reshape", 14, None, _reshape_down),
+    Change("Shape", 15, None, _shape_down),
     Change("Resize", 13, _resize_up, _resize_to_11),
     Change("Resize", 18, _resize_up, None),
     Change("Resize", 19, None, _refuse("coordinate_transformation_mode", "half_pixel_symmetric")),

@@ -54,7 +54,7 @@ def command(
     if junit is not None:
         options.write(junit, junits.render(document, strict=strict))
     if html is not None:
-        options.write(html, report.render(document, manifest.read(out)))
+        options.write(html, report.render(document, manifest.without_report(manifest.read(out))))
     failed = parity.verdict == "fail" or (strict and parity.verdict != "pass")
     if update_baseline and baseline is not None:
         baselines.store(document, baseline)

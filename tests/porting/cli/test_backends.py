@@ -30,7 +30,7 @@ def test_json_keeps_to_its_schema() -> None:
 def test_people_see_what_they_can_ask_for() -> None:
     result = CliRunner().invoke(cli.command)
     assert result.exit_code == 0
-    assert "atc-onnx (converter): 175 operators, opset 18; schemes none, w8a8-static" in result.stdout
+    assert "atc-onnx (converter): 175 operators, opset 17; schemes none, w8a8-static" in result.stdout
     assert "reference (reference): every operator with a meaning, any opset" in result.stdout
     assert "next: atc --framework=5" in result.stdout
 
