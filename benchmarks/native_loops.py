@@ -1,0 +1,89 @@
+"""The native loops against the torch forms that define them, on 4 Mi float32 values.
+
+python benchmarks/native_loops.py [--json FILE]
+
+The integer product has no loop of its own: torch's int8 product is timed against float32 and float64 ones, which are
+exact too where their sums fit.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import harness
+
+SIZE = 1 << 22
+LOOPS = ("quantize half_even", "quantize half_away", "quantize half_up", "histogram", "histogram after relu")
+PRODUCT = "product 784x1152x128"
+
+
+def imports(contender: str) -> None:
+    """The libraries of a contender: their memory is not the loop's."""
+    import torch  # noqa: F401
+
+    import porting_kernels.native  # noqa: F401
+
+
+def prepare(contender: str, case: str, threads: int) -> harness.Run:
+    """One loop on seeded data."""
+    import torch
+
+    torch.set_num_threads(threads)
+    torch.manual_seed(0)
+    work = _product(contender) if case == PRODUCT else _loop(contender, case)
+
+    def run() -> dict[str, Any]:
+        work()
+        return {}
+
+    return run
+
+
+def _loop(contender: str, case: str) -> Any:
+    import torch
+
+    from porting_kernels import dyadic_histogram, native
+    from porting_kernels.rounding import saturate_int8
+
+    if contender == "native" and not native.available:
+        raise SystemExit("the native module is not built; see CMakeLists.txt")
+    x = torch.randn(SIZE)
+    name, _, rest = case.partition(" ")
+    if name == "histogram":
+        x = torch.relu(x) if rest else x
+        return lambda: (native.histogram if contender == "native" else dyadic_histogram.reference)(x)
+    mode: Any = rest
+    if contender == "native":
+        return lambda: native.quantize_int8(x, 37.3, 3, mode)
+    return lambda: saturate_int8(x * 37.3 + 3, mode)
+
+
+def _product(contender: str) -> Any:
+    import torch
+
+    from porting_kernels.integer_matmul import integer_matmul
+
+    a = torch.randint(-128, 128, (784, 1152), dtype=torch.int8)
+    b = torch.randint(-128, 128, (1152, 128), dtype=torch.int8)
+    if contender == "int8":
+        return lambda: integer_matmul(a, b)
+    dtype = getattr(torch, contender)
+    return lambda: (a.to(dtype) @ b.to(dtype)).to(torch.int32)
+
+
+def main() -> None:
+    """Time every loop and print one table of each kind."""
+    options = harness.arguments(__doc__, runs=15).parse_args()
+    loops = []
+    for case in LOOPS:
+        loops += harness.race(__file__, case, ["native", "torch"], runs=options.runs, threads=options.threads)
+    contenders = ["int8", "float32", "float64"]
+    product = harness.race(__file__, PRODUCT, contenders, runs=options.runs, threads=options.threads)
+    print(harness.table(loops, baseline="native"))
+    print(harness.table(product, baseline="int8"))
+    harness.write(options.json, [*loops, *product], threads=options.threads)
+
+
+if __name__ == "__main__":
+    harness.serve(imports, prepare)
+    main()
