@@ -77,7 +77,7 @@ def asymmetric(low: float, high: float, bits: int = 8) -> FixedPoint:
     span = high - low
     if span == 0:
         return FixedPoint(bits, 0)
-    offset = round(-(1 << (bits - 1)) - low * (((1 << bits) - 1) / span))
+    offset = round(-(1 << (bits - 1)) - low * ((1 << bits) - 1) / span)
     position = _floor_log2(span) - (bits - 1)
     if position < LEAST_POSITION:
         return FixedPoint(bits, LEAST_POSITION, offset=offset)

@@ -2,7 +2,7 @@ import math
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from porting_kernels import fixed_point
@@ -68,6 +68,8 @@ def test_error_is_at_most_half_a_step(absmax, bits, parts):
 
 
 @given(st.floats(-100, 100), st.floats(-100, 100))
+@example(0.0, 5e-324)
+@example(-5e-324, 0.0)
 def test_asymmetric_range_represents_zero_exactly(a, b):
     parameters = fixed_point.asymmetric(min(a, b), max(a, b))
     zero = torch.zeros(1, dtype=torch.float64)
