@@ -40,7 +40,7 @@ class WeightFile:
             offset = -(-self._end // _ALIGNMENT) * _ALIGNMENT
             if self._stored:
                 if self._stream is None:
-                    self._stream = open(self._folder / WEIGHTS, "wb")
+                    self._stream = (self._folder / WEIGHTS).open("wb")
                 self._stream.write(b"\0" * (offset - self._end))
                 self._stream.write(data)
             self._places[key] = offset

@@ -32,7 +32,10 @@ def read(folder: Path) -> dict[str, Any]:
         manifest: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise InvalidInputError(
-            f"{folder} is no port", required=f"a folder with {MANIFEST}", met=error.strerror, fix="`porting port` makes one"
+            f"{folder} is no port",
+            required=f"a folder with {MANIFEST}",
+            met=error.strerror,
+            fix="`porting port` makes one",
         ) from error
     except ValueError as error:
         raise InvalidInputError(f"{path} is damaged", met=str(error), fix="port again") from error
@@ -47,7 +50,7 @@ def read(folder: Path) -> dict[str, Any]:
 
 
 def check_files(folder: Path, manifest: Mapping[str, Any], names: Sequence[str] | None = None) -> None:
-    """Compare files of a port with their digests (all of them, or some). InvalidInputError names every one that differs."""
+    """Compare files of a port (all, or some) with their digests. InvalidInputError names every one that differs."""
     wrong = []
     for name, digest in manifest["files"].items():
         if names is not None and name not in names:
@@ -120,9 +123,7 @@ def signature(values: Sequence[ir.Value]) -> list[dict[str, Any]]:
         {
             "name": value.name,
             "dtype": value.dtype.name.lower() if value.dtype is not None else "unknown",
-            "shape": [
-                d if isinstance(d, int) else d.value for d in (value.shape if value.shape is not None else ())
-            ],
+            "shape": [d if isinstance(d, int) else d.value for d in (value.shape if value.shape is not None else ())],
         }
         for value in values
     ]

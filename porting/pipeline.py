@@ -17,7 +17,14 @@ from porting_passes.fusions import fusions
 from porting_passes.legalize import Failure, Legalize
 from porting_passes.lower_to_surface import LowerToSurface
 from porting_passes.materialize_reshape import MaterializeReshape
-from porting_passes.quantize_static import ActivationRange, KeptFloat, QuantizedNode, QuantizeResult, QuantizeStatic, quantizable
+from porting_passes.quantize_static import (
+    ActivationRange,
+    KeptFloat,
+    QuantizedNode,
+    QuantizeResult,
+    QuantizeStatic,
+    quantizable,
+)
 from porting_passes.rewrite import Applied
 
 _DTYPES = {"float16": ir.DataType.FLOAT16, "bfloat16": ir.DataType.BFLOAT16}
@@ -153,5 +160,3 @@ def describe(failure: Failure) -> str:
 
 def _nodes(count: int) -> str:
     return f"{count} node{'s' * (count != 1)}"
-
-

@@ -110,9 +110,7 @@ def _data(
     return None, synthetic.samples(model.graph.inputs, dims), "synthetic"
 
 
-def _calibrated(
-    request: Request, pipeline: Pipeline, samples: Samples | None, say: Say
-) -> dict[str, ActivationRange]:
+def _calibrated(request: Request, pipeline: Pipeline, samples: Samples | None, say: Say) -> dict[str, ActivationRange]:
     """Ranges by source value: names of activations may change with the dtype, what they stand for does not."""
     if not pipeline.target.quantizes or samples is None:
         return {}
@@ -228,9 +226,7 @@ def _record(
         "passes": pipeline.passes,
         "rewrites": manifest.rewrites(pipeline.applied),
         "unknowns_allowed": _allowed(pipeline),
-        "kept_in_float": [
-            {"name": k.place, "operator": k.op_type, "reason": k.reason} for k in pipeline.kept
-        ],
+        "kept_in_float": [{"name": k.place, "operator": k.op_type, "reason": k.reason} for k in pipeline.kept],
         "not_in_graph": list(source.not_in_graph),
         "calibration": None
         if calibration is None or not target.quantizes

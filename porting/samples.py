@@ -33,7 +33,9 @@ class Samples:
     have or that are missing, and dtypes or shapes that do not fit; and while iterating, for NaN or infinities.
     """
 
-    def __init__(self, path: Path, inputs: Sequence[ir.Value], dims: Ranges | None = None, *, chunk: int = CHUNK) -> None:
+    def __init__(
+        self, path: Path, inputs: Sequence[ir.Value], dims: Ranges | None = None, *, chunk: int = CHUNK
+    ) -> None:
         self._inputs = {v.name or "": v for v in inputs if not v.is_initializer()}
         self._files = [_File.plan(p, self._inputs, dims or {}, chunk) for p in _files(path)]
 
@@ -123,7 +125,9 @@ class _File:
         try:
             data = stream.read(size)
         except (zipfile.BadZipFile, EOFError, OSError, ValueError) as error:
-            raise InvalidInputError(f"{self.path} is damaged", met=str(error), where=f"array {member.name!r}") from error
+            raise InvalidInputError(
+                f"{self.path} is damaged", met=str(error), where=f"array {member.name!r}"
+            ) from error
         if len(data) != size:
             raise InvalidInputError(
                 f"{self.path} is truncated", required=f"{size} bytes", met=len(data), where=f"array {member.name!r}"
@@ -148,7 +152,9 @@ def _headers(path: Path) -> dict[str, tuple[np.dtype[Any], tuple[int, ...]]]:
                     found[name] = _header(stream, name)
     except (zipfile.BadZipFile, EOFError, OSError, ValueError) as error:
         raise InvalidInputError(
-            f"{path} is not a whole .npz file", met=str(error), fix="numpy.savez(path, input_name=array, ...) writes one"
+            f"{path} is not a whole .npz file",
+            met=str(error),
+            fix="numpy.savez(path, input_name=array, ...) writes one",
         ) from error
     if not found:
         raise InvalidInputError(f"{path} holds no arrays", fix="numpy.savez(path, input_name=array, ...)")
@@ -194,12 +200,17 @@ def _check_fit(
         return 0
     required = "[" + ", ".join(str(d or "?") for d in declared) + "]"
     if len(shape) != len(declared):
-        raise InvalidInputError("an array of another rank than its input", required=required, met=list(shape), where=where)
+        raise InvalidInputError(
+            "an array of another rank than its input", required=required, met=list(shape), where=where
+        )
     for axis in range(1, len(shape)):
         low, high = _interval(declared[axis], dims)
         if not low <= shape[axis] <= high:
             raise InvalidInputError(
-                f"an array of another size than its input at axis {axis}", required=required, met=list(shape), where=where
+                f"an array of another size than its input at axis {axis}",
+                required=required,
+                met=list(shape),
+                where=where,
             )
     if not shape:
         return 0
@@ -207,7 +218,7 @@ def _check_fit(
         raise InvalidInputError("an empty array", required=required, met=list(shape), where=where)
     low, high = _interval(declared[0], dims)
     rows = low if isinstance(declared[0], int) else max(low, min(chunk, high))
-    if isinstance(declared[0], int) and shape[0] % rows or shape[0] % rows and shape[0] % rows < low:
+    if (isinstance(declared[0], int) and shape[0] % rows) or (shape[0] % rows and shape[0] % rows < low):
         raise InvalidInputError(
             "the number of rows does not divide into samples",
             required=f"a multiple of {rows}",
@@ -235,7 +246,9 @@ def write(samples: Iterable[Mapping[str, np.ndarray]], folder: Path) -> None:
     def flush() -> None:
         nonlocal index
         if pending:
-            joined = {n: np.concatenate([p[n] for p in pending]) if len(pending) > 1 else a for n, a in pending[0].items()}
+            joined = {
+                n: np.concatenate([p[n] for p in pending]) if len(pending) > 1 else a for n, a in pending[0].items()
+            }
             save(joined, folder / f"{index:06d}.npz")
             index += 1
             pending.clear()

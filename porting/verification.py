@@ -60,7 +60,7 @@ def verify(
 def _as_ported(source: Source, port: PortFolder) -> ir.Model:
     """The import with the input shapes of the port."""
     model = source.model.clone()
-    shapes = {entry["name"]: [d for d in entry["shape"]] for entry in port.manifest["inputs"]}
+    shapes = {entry["name"]: list(entry["shape"]) for entry in port.manifest["inputs"]}
     current = {v.name or "": v for v in model.graph.inputs}
     wanted = {
         name: [d if isinstance(d, int) else None for d in shape]

@@ -48,7 +48,9 @@ def test_every_option_is_documented_by_its_help() -> None:
     for name in ("port", "check", "verify", "simulate", "reference"):
         command = [sys.executable, "-m", "porting", name, "--help"]
         path = os.pathsep.join(str(ROOT / p) for p in ("", "passes", "kernels"))
-        text = subprocess.run(command, capture_output=True, text=True, check=True, env={**os.environ, "PYTHONPATH": path}).stdout
+        text = subprocess.run(
+            command, capture_output=True, text=True, check=True, env={**os.environ, "PYTHONPATH": path}
+        ).stdout
         for option in re.findall(r"^ +(?:-\w, )?(--[\w-]+)(.*)$", text, re.MULTILINE):
             assert option[1].strip(), f"{name} {option[0]} has no help"
 

@@ -27,11 +27,16 @@ Specialize = Callable[..., "Callable[..., Any] | None"]
 
 @dataclasses.dataclass(frozen=True)
 class Context:
-    """What a node knows beyond its operands: opset version of its domain, number of outputs it names, numerics."""
+    """What a node knows beyond its operands: opset version of its domain, number of outputs it names, numerics.
+
+    input_codes: ONNX element type of each operand, where the model says it. It tells an int4 operand from the int8
+    that carries it.
+    """
 
     version: int
     outputs: int = 1
     numerics: Numerics = EXACT
+    input_codes: tuple[int | None, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)

@@ -12,10 +12,11 @@ from porting_passes import provenance
 from porting_passes.builder import Builder, BuildError
 from porting_passes.contract import EXACT
 from porting_passes.decomposition import Decomposition, decompose_node
-from porting_passes.inference import signature_error
+from porting_passes.infer_shapes import InferShapes
+from porting_passes.inference import signature_error, type_error
 from porting_passes.opset_adapters import CHANGES, Build
 from porting_passes.schemas import NEWEST_OPSET, schema
-from porting_passes.scopes import scopes
+from porting_passes.scopes import Scope, scopes
 from porting_passes.splice import Names
 
 OLDEST_OPSET = 11
@@ -46,21 +47,22 @@ class ConvertOpset(ir.passes.InPlacePass):
 
     1. The schema in force is the same at both opsets: leave the node.
     2. A change of form or meaning lies between (see ``opset_adapters``): cross it, one version after the other.
-    3. Anything else must be valid as it stands under the wanted schema, after attributes that say no more than their
-       default are dropped and defaults that differ are written out.
-    4. Nodes that have no form there: OpsetConversionError naming all of them.
+    3. Anything else must be valid as it stands under the wanted schema, dtypes of inputs and outputs included, after
+       defaults that differ are written out and attributes that say no more than their default are dropped.
+    4. Nodes that have no form there: OpsetConversionError naming all of them. The model is then partly converted.
     """
 
     def __init__(self, version: int) -> None:
         super().__init__()
         if not OLDEST_OPSET <= version <= NEWEST_OPSET:
-            raise OpsetConversionError(
-                f"no opset {version}", required=f"{OLDEST_OPSET} to {NEWEST_OPSET}", met=version
-            )
+            raise OpsetConversionError(f"no opset {version}", required=f"{OLDEST_OPSET} to {NEWEST_OPSET}", met=version)
         self._version = version
 
     def call(self, model: ir.Model) -> ir.passes.PassResult:
         """Convert in place."""
+        if all(scope.opset_imports.get("", self._version) == self._version for scope in scopes(model)):
+            return ir.passes.PassResult(model, False)
+        InferShapes()(model)
         refused: list[_Refused] = []
         names = Names(model)
         modified = False
@@ -72,7 +74,7 @@ class ConvertOpset(ir.passes.InPlacePass):
             for node in list(ir.traversal.RecursiveGraphIterator(scope)):
                 if node.domain in ("", "ai.onnx"):
                     try:
-                        self._convert(node, now, names)
+                        self._convert(node, now, names, scope)
                     except BuildError as error:
                         refused.append(_Refused(node, str(error)))
             scope.opset_imports[""] = self._version
@@ -86,19 +88,26 @@ class ConvertOpset(ir.passes.InPlacePass):
             model.opset_imports[""] = self._version
         return ir.passes.PassResult(model, modified)
 
-    def _convert(self, node: ir.Node, now: int, names: Names) -> None:
-        before, after = schema("", node.op_type, now), schema("", node.op_type, self._version)
+    def _convert(self, node: ir.Node, now: int, names: Names, root: Scope) -> None:
+        before, after = schema("", node.op_type, now, deprecated=True), schema("", node.op_type, self._version)
+        if before is not None and before.since_version == _since(node.op_type, self._version):
+            return
         if after is None:
             raise BuildError(f"{node.op_type} does not exist at opset {self._version}")
-        if before is None or before.since_version == after.since_version:
-            return
+        if before is None:
+            raise BuildError(f"{node.op_type} does not exist at opset {now}, which the model claims")
+        changes = self._changes(node.op_type, now)
+        parameters = [name for name, attr in node.attributes.items() if attr.is_ref()]
+        if parameters and any(build is not None for _, build in changes):
+            raise BuildError(f"attribute {', '.join(parameters)} is a parameter of the function: inline it first")
+        _write_out_defaults(node, before, after)
         current = [node]
-        for version, build in self._changes(node.op_type, now):
-            current = [new for one in current for new in _cross(one, version, build, names)]
+        for version, build in changes:
+            current = [new for one in current for new in _cross(one, version, build, names, root)]
         for one in current:
             if one.op_type == node.op_type:
-                _settle(one, before, after)
-            problem = signature_error(one, self._version)
+                _drop_defaults(one, before, after)
+            problem = signature_error(one, self._version) or type_error(one, self._version)
             if problem is not None:
                 raise BuildError(problem)
 
@@ -110,7 +119,7 @@ class ConvertOpset(ir.passes.InPlacePass):
         return [(version - 1, down) for version, _, down in reversed(known) if self._version < version <= now]
 
 
-def _cross(node: ir.Node, version: int, build: Build | None, names: Names) -> list[ir.Node]:
+def _cross(node: ir.Node, version: int, build: Build | None, names: Names, root: Scope) -> list[ir.Node]:
     """The nodes that stand for ``node`` at ``version``; the node itself where it crosses as it is."""
     if build is None:
         return [node]
@@ -126,20 +135,32 @@ def _cross(node: ir.Node, version: int, build: Build | None, names: Names) -> li
 
     step = Decomposition(f"convert_{node.op_type}", node.op_type, attempt, EXACT, lambda rng: ())
     try:
-        return decompose_node(node, step, version, names)
+        return decompose_node(node, step, version, names, root)
     except BuildError:
         if unchanged:
             return [node]
         raise
 
 
-def _settle(node: ir.Node, before: onnx.defs.OpSchema, after: onnx.defs.OpSchema) -> None:
-    """Drop attributes that the new schema lacks where they only repeat the default; write out changed defaults."""
+def _since(op_type: str, version: int) -> int | None:
+    found = schema("", op_type, version, deprecated=True)
+    return None if found is None else int(found.since_version)
+
+
+def _drop_defaults(node: ir.Node, before: onnx.defs.OpSchema, after: onnx.defs.OpSchema) -> None:
+    """Drop attributes that the new schema lacks where they only repeat what their absence means."""
     for name, attribute in list(node.attributes.items()):
-        if name not in after.attributes:
-            old = before.attributes.get(name)
-            if old is not None and old.default_value.name and _plain(attribute) == _default(old):
-                node.attributes.pop(name)
+        old = before.attributes.get(name)
+        if name in after.attributes or old is None:
+            continue
+        neutral = [1] * len(attribute.value) if name == "dilations" else None
+        default = _default(old) if old.default_value.name else neutral
+        if default is not None and _plain(attribute) == default:
+            node.attributes.pop(name)
+
+
+def _write_out_defaults(node: ir.Node, before: onnx.defs.OpSchema, after: onnx.defs.OpSchema) -> None:
+    """Write out what absence meant, where it means something else under the new schema."""
     for name, old in before.attributes.items():
         new = after.attributes.get(name)
         if new is None or name in node.attributes or not old.default_value.name:

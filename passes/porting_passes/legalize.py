@@ -188,7 +188,9 @@ class Legalize(ir.passes.InPlacePass):
                 below = self._search(new, depth + 1, path)
                 if below.cost is None:
                     reason = verdict.reasons[0]
-                    lacking.append(f"{qualified(new.domain, new.op_type)} is {_word(verdict)} ({reason.rule}: {reason.met})")
+                    lacking.append(
+                        f"{qualified(new.domain, new.op_type)} is {_word(verdict)} ({reason.rule}: {reason.met})"
+                    )
                 else:
                     total += below.cost
         finally:

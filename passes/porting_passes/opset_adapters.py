@@ -190,8 +190,38 @@ def _shape_down(b: Builder, node: ir.Node) -> list[ir.Value | None]:
     shape = b.emit("Shape", node.inputs, {})[0]
     if start == 0 and end is None:
         return [shape]
-    bounds = [b.constant([bound], ir.DataType.INT64) for bound in (start, np.iinfo(np.int64).max if end is None else end)]
+    bounds = [
+        b.constant([bound], ir.DataType.INT64) for bound in (start, np.iinfo(np.int64).max if end is None else end)
+    ]
     return [b.emit("Slice", [shape, *bounds], {})[0]]
+
+
+def _resize_down(b: Builder, node: ir.Node) -> list[ir.Value | None] | None:
+    """Before 18 scales and sizes speak of every axis."""
+    axes = attribute(node, "axes")
+    if axes is None:
+        return None
+    x, size = required(node, 0), rank(required(node, 0))
+    dims = static_dims(x)
+    if size is None or attribute(node, "keep_aspect_ratio_policy", "stretch") != "stretch":
+        raise BuildError("axes without a known rank, or with an aspect ratio to keep, have no older form")
+    at = [int(axis) % size for axis in axes]
+    plain: list[np.ndarray | None] = [
+        np.repeat([[0.0], [1.0]], size, axis=1),
+        np.ones((1, size)),
+        None if dims is None else np.array([dims]),
+    ]
+    inputs: list[ir.Value | None] = [x]
+    for index, full in enumerate(plain, start=1):
+        value = operand(node, index)
+        if value is not None and static_dims(value) != (0,):
+            tensor = constant_tensor(value)
+            if tensor is None or full is None:
+                raise BuildError("axes with values computed at run time, or with unknown extents, have no older form")
+            full[:, at] = tensor.numpy().reshape(len(full), -1)
+            value = b.constant(full.reshape(-1), tensor.dtype)
+        inputs.append(value)
+    return [b.emit("Resize", inputs, dict(_kept(node, "axes", "keep_aspect_ratio_policy")))[0]]
 
 
 def _resize_to_11(b: Builder, node: ir.Node) -> list[ir.Value | None]:
@@ -233,6 +263,70 @@ def _group_norm_up(b: Builder, node: ir.Node) -> list[ir.Value | None]:
     return [b.emit("GroupNormalization", [node.inputs[0], *spread], dict(_kept(node)))[0]]
 
 
+def _grid_sample_down(b: Builder, node: ir.Node) -> list[ir.Value | None] | None:
+    if rank(required(node, 0)) != 4:
+        raise BuildError("only images (rank 4) have an older form")
+    return _renamed("GridSample", "mode", {"linear": "bilinear", "cubic": "bicubic"})(b, node)
+
+
+def _quantize_down(b: Builder, node: ir.Node) -> list[ir.Value | None] | None:
+    """Before 21 only the zero point says what type comes out."""
+    chosen = attribute(node, "output_dtype", 0)
+    if not chosen:
+        return None
+    scale, zero = required(node, 1), operand(node, 2)
+    if zero is None:
+        dims = static_dims(scale)
+        if dims is None:
+            raise BuildError("output_dtype beside scales of unknown shape has no older form")
+        zero = b.constant(np.zeros(dims), ir.DataType(chosen))
+    return [b.emit("QuantizeLinear", [required(node, 0), scale, zero], dict(_kept(node, "output_dtype")))[0]]
+
+
+def _dequantize_down(b: Builder, node: ir.Node) -> list[ir.Value | None] | None:
+    """Before 23 only the scale says what type comes out."""
+    chosen, scale = attribute(node, "output_dtype", 0), required(node, 1)
+    if chosen and scale.dtype != chosen:
+        raise BuildError("an output of another dtype than the scale has no older form")
+    return [b.emit("DequantizeLinear", node.inputs, dict(_kept(node, "output_dtype")))[0]]
+
+
+def _one_scale(op_type: str) -> Build:
+    def down(b: Builder, node: ir.Node) -> list[ir.Value | None]:
+        """Before 13 there was one scale for the whole tensor."""
+        if rank(required(node, 1)) != 0:
+            raise BuildError("scales along an axis have no older form")
+        return [b.emit(op_type, node.inputs, dict(_kept(node, "axis")))[0]]
+
+    return down
+
+
+def _constant_down(b: Builder, node: ir.Node) -> list[ir.Value | None] | None:
+    """Before 12 a Constant held tensors only."""
+    if "value" in node.attributes or "sparse_value" in node.attributes:
+        return None
+    tensor = constant_tensor(node.outputs[0])
+    if tensor is None:
+        raise BuildError("its value is not known")
+    return [b.emit("Constant", [], {"value": ir.AttrTensor("value", tensor)})[0]]
+
+
+def _dft_up(b: Builder, node: ir.Node) -> list[ir.Value | None]:
+    axis = b.constant(attribute(node, "axis", 1), ir.DataType.INT64)
+    return [b.emit("DFT", [required(node, 0), operand(node, 1), axis], dict(_kept(node, "axis")))[0]]
+
+
+def _dft_down(b: Builder, node: ir.Node) -> list[ir.Value | None]:
+    """The default was axis 1; from 20 on it is the last axis before the one of complex parts."""
+    value, size = operand(node, 2), rank(required(node, 0))
+    tensor = None if value is None else constant_tensor(value)
+    if size is None or (value is not None and tensor is None):
+        raise BuildError("an axis or a rank known only at run time has no older form")
+    axis = -2 if tensor is None else int(tensor.numpy())
+    attributes = {**_kept(node), "axis": ir.AttrInt64("axis", axis % size)}
+    return [b.emit("DFT", node.inputs[:2], dict(attributes))[0]]
+
+
 def _refuse_all(text: str) -> Build:
     def cross(b: Builder, node: ir.Node) -> None:
         raise BuildError(text)
@@ -240,8 +334,21 @@ def _refuse_all(text: str) -> Build:
     return cross
 
 
-_REDUCTIONS = ("ReduceL1", "ReduceL2", "ReduceLogSum", "ReduceLogSumExp", "ReduceMax", "ReduceMean", "ReduceMin", "ReduceProd", "ReduceSumSquare")  # fmt: skip
+_REDUCTIONS = (
+    "ReduceL1",
+    "ReduceL2",
+    "ReduceLogSum",
+    "ReduceLogSumExp",
+    "ReduceMax",
+    "ReduceMean",
+    "ReduceMin",
+    "ReduceProd",
+    "ReduceSumSquare",
+)
 _GRID_MODES = {"bilinear": "linear", "bicubic": "cubic"}
+_OLD_GRID_MODES = {new: old for old, new in _GRID_MODES.items()}
+_no_group_norm = _refuse_all("scale and bias of one element a channel have no older form")
+_no_dft = _refuse_all("the axis of DFT moved from an attribute to an input")
 
 CHANGES: tuple[Change, ...] = (
     *(Change(op, 13, _axes_to_input(op), _axes_to_attribute(op)) for op in ("Squeeze", "Unsqueeze", "ReduceSum")),
@@ -256,12 +363,14 @@ CHANGES: tuple[Change, ...] = (
     Change("Reshape", 14, None, _reshape_down),
     Change("Shape", 15, None, _shape_down),
     Change("Resize", 13, _resize_up, _resize_to_11),
-    Change("Resize", 18, _resize_up, None),
+    Change("Resize", 18, _resize_up, _resize_down),
     Change("Resize", 19, None, _refuse("coordinate_transformation_mode", "half_pixel_symmetric")),
     Change("RoiAlign", 16, _roi_align_up, _roi_align_down),
     Change("ScatterElements", 18, None, _refuse("reduction", "max", "min")),
     Change("ScatterND", 18, None, _refuse("reduction", "max", "min")),
-    Change("GridSample", 20, _renamed("GridSample", "mode", _GRID_MODES), _renamed("GridSample", "mode", {v: k for k, v in _GRID_MODES.items()})),  # fmt: skip
-    Change("GroupNormalization", 21, _group_norm_up, _refuse_all("scale and bias of one element a channel have no older form")),  # fmt: skip
-    Change("DFT", 20, _refuse_all("the axis of DFT moved; only newer models are read"), _refuse_all("the axis of DFT moved")),  # fmt: skip
-)  # fmt: skip
+    Change(
+        "GridSample", 20, _renamed("GridSample", "mode", _GRID_MODES), _renamed("GridSample", "mode", _OLD_GRID_MODES)
+    ),
+    Change("GroupNormalization", 21, _group_norm_up, _no_group_norm),
+    Change("DFT", 20, _no_dft, _no_dft),
+)

@@ -32,7 +32,8 @@ class Provenance:
 
 def of(value: ir.Value) -> Provenance:
     """The provenance of a value; an empty one when nothing is known."""
-    return value.meta.get(_KEY, Provenance())
+    found: Provenance = value.meta.get(_KEY, Provenance())
+    return found
 
 
 def set_(value: ir.Value, provenance: Provenance) -> None:
@@ -48,7 +49,7 @@ def inherit(new: ir.Value, old: Iterable[ir.Value], rule: str, *, equal: bool = 
     """
     olds = [of(v) for v in old]
     sources = tuple(dict.fromkeys(s for p in olds for s in p.sources))
-    rules = tuple(dict.fromkeys(r for p in olds for r in p.rules)) + (rule,)
+    rules = (*(r for p in olds for r in p.rules), rule)
     place = next((p for p in olds if p.module or p.file), Provenance())
     set_(
         new,

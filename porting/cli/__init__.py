@@ -102,6 +102,7 @@ def _report(error: Exception) -> int:
         click.echo(f"error: {error}", err=True)
         return error.exit_code
     click.echo(
-        f"internal error: {type(error).__name__}: {error}\n  try      --debug for the traceback, and report it", err=True
+        f"internal error: {type(error).__name__}: {error}\n  try      --debug for the traceback, and report it",
+        err=True,
     )
     return 70

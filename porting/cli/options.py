@@ -59,7 +59,9 @@ def target(command: Command) -> Command:
         (
             click.option("--backend", required=True, metavar="NAME[@TOOLKIT]", help="See `porting backends`."),
             click.option("--surface", help="The interface to port for.  [default: the backend's first]"),
-            click.option("--scheme", default="none", show_default=True, help="How weights and activations are quantized."),
+            click.option(
+                "--scheme", default="none", show_default=True, help="How weights and activations are quantized."
+            ),
             click.option(
                 "--dtype",
                 type=click.Choice(DTYPES),
@@ -70,7 +72,9 @@ def target(command: Command) -> Command:
             click.option(
                 "--shape", "shapes", type=ShapeType(), multiple=True, help="Fix an input's shape: x=1x3x224x224."
             ),
-            click.option("--dim", "dims", type=DimType(), multiple=True, help="Bound a symbolic dimension: batch=1..8."),
+            click.option(
+                "--dim", "dims", type=DimType(), multiple=True, help="Bound a symbolic dimension: batch=1..8."
+            ),
             click.option(
                 "--allow-unknown",
                 metavar="OP,..",

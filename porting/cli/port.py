@@ -16,11 +16,29 @@ PATH = click.Path(path_type=Path)
 @click.command("port")
 @click.argument("source")
 @options.target
-@click.option("--calibrate", type=PATH, metavar="DATA", help="Samples that give the ranges of activations: an .npz or a folder of them.")
-@click.option("--calibration-method", "method", type=click.Choice(METHODS), default="minmax", show_default=True, help="How ranges are chosen.")
-@click.option("--inputs", type=PATH, metavar="DATA", help="Samples that parity is measured on.  [default: those of --calibrate]")
+@click.option(
+    "--calibrate",
+    type=PATH,
+    metavar="DATA",
+    help="Samples that give the ranges of activations: an .npz or a folder of them.",
+)
+@click.option(
+    "--calibration-method",
+    "method",
+    type=click.Choice(METHODS),
+    default="minmax",
+    show_default=True,
+    help="How ranges are chosen.",
+)
+@click.option(
+    "--inputs", type=PATH, metavar="DATA", help="Samples that parity is measured on.  [default: those of --calibrate]"
+)
 @click.option("--budget", type=PATH, metavar="FILE", help="Limits that go before the default ones (JSON).")
-@click.option("--weights", type=click.Choice(["embed", "none"]), help="Inside the model file, or nowhere.  [default: weights.bin beside it]")
+@click.option(
+    "--weights",
+    type=click.Choice(["embed", "none"]),
+    help="Inside the model file, or nowhere.  [default: weights.bin beside it]",
+)
 @options.threads
 @click.option("--force", is_flag=True, help="Replace an earlier port at OUT.")
 @click.option("-o", "out", required=True, type=PATH, metavar="OUT", help="The folder to make.")

@@ -110,7 +110,7 @@ class Interpreter:
     def _argument(self, value: ir.Value, inputs: Mapping[str, Any], symbols: dict[str, tuple[int, str]]) -> Any:
         if value.name not in inputs:
             return self._defaults.get(value.name)
-        given = inputs[value.name]
+        given = inputs[str(value.name)]
         if given is None and isinstance(value.type, ir.OptionalType):
             return None
         if isinstance(given, list | tuple):

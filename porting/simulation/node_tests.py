@@ -73,7 +73,7 @@ def difference(case: Any) -> str | None:
         interpreter = Interpreter(ir.from_proto(case.model))
         for given, expected in case.data_sets:
             names = [value.name for value in interpreter.inputs]
-            inputs = {name: _array(value) for name, value in zip(names, given, strict=False)}
+            inputs = {str(name): _array(value) for name, value in zip(names, given, strict=False)}
             outputs = interpreter.run(inputs)
             for value, want in zip(interpreter.outputs, expected, strict=True):
                 found = _compare(outputs[str(value.name)], _array(want), value.dtype, case.rtol, case.atol)
@@ -105,9 +105,12 @@ def _array(value: Any) -> Any:
 
 def _compare(found: Any, want: Any, code: int | None, rtol: float, atol: float) -> str | None:
     if want is None or isinstance(want, list):
-        if not isinstance(found, type(want)) or (want is not None and len(found) != len(want)):
+        if not isinstance(found, type(want)) or (
+            isinstance(found, list) and isinstance(want, list) and len(found) != len(want)
+        ):
             return f"expected {dtypes.describe(want)}, got {dtypes.describe(found)}"
-        differences = (_compare(f, w, code, rtol, atol) for f, w in zip(found or (), want or (), strict=True))
+        pairs = zip(found or (), want or (), strict=True)
+        differences = (_compare(f, w, code, rtol, atol) for f, w in pairs)
         return next((text for text in differences if text), None)
     if not isinstance(found, torch.Tensor):
         return f"expected a tensor, got {dtypes.describe(found)}"

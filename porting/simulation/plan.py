@@ -101,7 +101,7 @@ class Plan:
         try:
             for call, inputs, outputs, frees, step in self._program:
                 result = call(*[frame[slot] for slot in inputs])
-                if outputs.__class__ is int:
+                if isinstance(outputs, int):
                     frame[outputs] = result[0] if result.__class__ is tuple else result
                 else:
                     _spread(result, outputs, frame)

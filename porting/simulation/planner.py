@@ -102,7 +102,8 @@ class Planner:
                 where=place(node),
             )
         if kernel.takes_context:
-            values["context"] = registry.Context(version, len(node.outputs), self._numerics)
+            codes = tuple([None if v is None or v.dtype is None else int(v.dtype) for v in node.inputs])
+            values["context"] = registry.Context(version, len(node.outputs), self._numerics, codes)
         call = functools.partial(kernel.function, **values) if values else kernel.function
         if self._numerics.float64:
             return _promoting(call)

@@ -75,7 +75,16 @@ def ports(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 @pytest.mark.parametrize("backend", ["ascend-910b", "cambricon-mlu370"])
 def test_out_holds_what_the_contract_says(ports: dict[str, Path], backend: str) -> None:
     out = ports[backend]
-    expected = {"model.onnx", "weights.bin", "twin.onnx", "port.json", "provenance.jsonl", "evidence", "parity.json", "report.html"}
+    expected = {
+        "model.onnx",
+        "weights.bin",
+        "twin.onnx",
+        "port.json",
+        "provenance.jsonl",
+        "evidence",
+        "parity.json",
+        "report.html",
+    }
     if backend == "cambricon-mlu370":
         expected.add("quantization.json")
     assert set(os.listdir(out)) == expected
@@ -142,7 +151,9 @@ def test_the_simulation_equals_stock_onnxruntime_running_the_twin(
     ports: dict[str, Path], backend: str, tmp_path: Path
 ) -> None:
     data = few(tmp_path, "test", 8)
-    result = porting("simulate", ports[backend], "--inputs", data, "--outputs", tmp_path / "y.npz", "--numerics", "exact")
+    result = porting(
+        "simulate", ports[backend], "--inputs", data, "--outputs", tmp_path / "y.npz", "--numerics", "exact"
+    )
     assert result.returncode == 0, result.stderr
     options = onnxruntime.SessionOptions()
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
@@ -175,7 +186,17 @@ def test_an_existing_out_is_refused_and_force_replaces_it(ports: dict[str, Path]
 
 def test_two_runs_on_one_out_leave_one_whole_port(tmp_path: Path) -> None:
     model = saved(tmp_path, helper.make_node("Relu", ["x"], ["y"]))
-    command = [sys.executable, "-m", "porting", "port", str(model), "--backend", "reference", "-o", str(tmp_path / "out")]
+    command = [
+        sys.executable,
+        "-m",
+        "porting",
+        "port",
+        str(model),
+        "--backend",
+        "reference",
+        "-o",
+        str(tmp_path / "out"),
+    ]
     runs = [subprocess.Popen(command, env=ENVIRONMENT, stderr=subprocess.PIPE, text=True) for _ in range(2)]
     errors = [run.communicate(timeout=120)[1] for run in runs]
     assert sorted(run.returncode for run in runs) == [0, 2]
@@ -188,16 +209,15 @@ def test_two_runs_on_one_out_leave_one_whole_port(tmp_path: Path) -> None:
 def test_an_interrupt_at_any_moment_leaves_no_part(tmp_path: Path, moment: float, number: signal.Signals) -> None:
     out = tmp_path / "out"
     command = [
-        sys.executable, "-m", "porting", "port", str(CNN / "model.onnx"), "--backend", "ascend-910b", "--scheme", "w8a8-static",
-        "--dim", "batch=1", "--calibrate", str(CNN / "calibration.npz"), "--inputs", str(CNN / "test.npz"), "-o", str(out),
+        sys.executable, "-m", "porting", "port", str(CNN / "model.onnx"), "--backend", "ascend-910b",
+        "--scheme", "w8a8-static", "--dim", "batch=1", "--calibrate", str(CNN / "calibration.npz"),
+        "--inputs", str(CNN / "test.npz"), "-o", str(out),
     ]  # fmt: skip
 
     def heed() -> None:
         signal.signal(number, signal.SIG_DFL)  # A runner in the background may have it ignored.
 
-    run = subprocess.Popen(
-        command, env=ENVIRONMENT, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, preexec_fn=heed
-    )
+    run = subprocess.Popen(command, env=ENVIRONMENT, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, preexec_fn=heed)
     time.sleep(moment)
     run.send_signal(number)
     run.communicate(timeout=60)
