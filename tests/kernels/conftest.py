@@ -61,7 +61,11 @@ def run_kernel(
     kernel = registry.lookup(domain, op_type, opset)
     assert kernel is not None, f"no kernel for {op_type} at opset {opset}"
     if kernel.takes_context:
-        attributes["context"] = registry.Context(version=opset, outputs=outputs)
+        attributes["context"] = registry.Context(
+            version=opset,
+            outputs=outputs,
+            input_codes=tuple(None if x is None else dtypes.by_numpy(x.dtype).code for x in inputs),
+        )
     results = kernel.function(*(None if x is None else dtypes.to_torch(x) for x in inputs), **attributes)
     results = results if isinstance(results, tuple) else (results,)
     assert all(isinstance(r, torch.Tensor) for r in results[:outputs])
