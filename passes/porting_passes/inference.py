@@ -48,6 +48,31 @@ def signature_error(node: ir.Node, opset: int) -> str | None:
     return None
 
 
+def type_error(node: ir.Node, opset: int) -> str | None:
+    """Why the known dtypes of a node's inputs and outputs do not go together at ``opset``, or None.
+
+    Inputs are also held to one dtype a type variable; :func:`signature_error` looks at each of them alone.
+    """
+    found = schema(node.domain, node.op_type, opset)
+    if found is None:
+        return None
+    allowed = _allowed_types(node.domain, node.op_type, opset)
+    bound: dict[str, ir.DataType] = {}
+    for values, formals in ((node.inputs, found.inputs), (node.outputs, found.outputs)):
+        for index, value in enumerate(values):
+            if value is None or value.dtype is None or not isinstance(value.type, ir.TensorType) or not formals:
+                continue
+            formal = formals[min(index, len(formals) - 1)]
+            if _onnx_type_string(value.dtype) not in allowed.get(formal.type_str, formal.types):
+                return f"{node.op_type} at opset {opset} has no {value.dtype.name.lower()} as {formal.name}"
+            if formal.type_str in allowed and formal.is_homogeneous:
+                first = bound.setdefault(formal.type_str, value.dtype)
+                if first != value.dtype:
+                    dtypes = f"{first.name.lower()} and {value.dtype.name.lower()}"
+                    return f"{node.op_type} at opset {opset} does not combine {dtypes}"
+    return None
+
+
 @functools.cache
 def _onnx_type_string(dtype: ir.DataType) -> str:
     names = {"FLOAT": "float", "DOUBLE": "double"}

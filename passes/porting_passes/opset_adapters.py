@@ -104,11 +104,11 @@ def _softmax_up(op_type: str) -> Build:
 def _softmax_down(op_type: str) -> Build:
     def down(b: Builder, node: ir.Node) -> list[ir.Value | None]:
         x, axis, size = required(node, 0), attribute(node, "axis", -1), rank(required(node, 0))
+        if axis == -1 or (size is not None and axis == size - 1):
+            return [b.emit(op_type, [x], {"axis": axis})[0]]
         if size is None:
             raise BuildError("the rank is not known")
         axis %= size
-        if axis == size - 1:
-            return [b.emit(op_type, [x], {"axis": axis})[0]]
         order = [i for i in range(size) if i != axis] + [axis]
         moved = b.emit(op_type, [b.Transpose(x, perm=order)], {"axis": size - 1})[0]
         return [b.Transpose(moved, perm=[order.index(i) for i in range(size)])]
@@ -346,9 +346,7 @@ _REDUCTIONS = (
     "ReduceSumSquare",
 )
 _GRID_MODES = {"bilinear": "linear", "bicubic": "cubic"}
-_OLD_GRID_MODES = {new: old for old, new in _GRID_MODES.items()}
 _no_group_norm = _refuse_all("scale and bias of one element a channel have no older form")
-_no_dft = _refuse_all("the axis of DFT moved from an attribute to an input")
 
 CHANGES: tuple[Change, ...] = (
     *(Change(op, 13, _axes_to_input(op), _axes_to_attribute(op)) for op in ("Squeeze", "Unsqueeze", "ReduceSum")),
@@ -368,9 +366,12 @@ CHANGES: tuple[Change, ...] = (
     Change("RoiAlign", 16, _roi_align_up, _roi_align_down),
     Change("ScatterElements", 18, None, _refuse("reduction", "max", "min")),
     Change("ScatterND", 18, None, _refuse("reduction", "max", "min")),
-    Change(
-        "GridSample", 20, _renamed("GridSample", "mode", _GRID_MODES), _renamed("GridSample", "mode", _OLD_GRID_MODES)
-    ),
+    Change("GridSample", 20, _renamed("GridSample", "mode", _GRID_MODES), _grid_sample_down),
     Change("GroupNormalization", 21, _group_norm_up, _no_group_norm),
-    Change("DFT", 20, _no_dft, _no_dft),
+    Change("DFT", 20, _dft_up, _dft_down),
+    Change("Constant", 12, None, _constant_down),
+    Change("QuantizeLinear", 13, None, _one_scale("QuantizeLinear")),
+    Change("QuantizeLinear", 21, None, _quantize_down),
+    Change("DequantizeLinear", 13, None, _one_scale("DequantizeLinear")),
+    Change("DequantizeLinear", 23, None, _dequantize_down),
 )
