@@ -24,7 +24,8 @@ def weighted(text: str, opset: int = 18, **weights: np.ndarray) -> ir.Model:
     return ir.from_onnx_text(f'<ir_version: 10, opset_import: ["": {opset}]> g {text}', initializers=tensors)
 
 
-NETWORK = """(float[2,3,8,8] x, int64[2] i) => (float[2,4,16,16] y, int64[2] j) <float[4] scales = {1.0, 1.0, 2.0, 2.0}> {
+NETWORK = """(float[2,3,8,8] x, int64[2] i) => (float[2,4,16,16] y, int64[2] j)
+    <float[4] scales = {1.0, 1.0, 2.0, 2.0}> {
     c = Conv<pads = [1, 1, 1, 1]>(x, w, b)  a = Relu(c)  half = Constant<value_float = 0.5>()  h = Mul(a, half)
     y = Resize<mode = "nearest">(h, , scales)  j = Add(i, i) }"""
 
