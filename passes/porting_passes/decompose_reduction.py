@@ -16,9 +16,12 @@ from porting_passes.inference import dims_of
 from porting_passes.node_facts import attribute, operand, rank, required, small_constant
 
 
-def reduction_axes(node: ir.Node) -> list[int] | str:
-    """The non-negative axes that a reduction runs over, in ascending order, or why they are not known."""
-    dims = rank(node.inputs[0])
+def reduction_axes(node: ir.Node, dims: int | None = None) -> list[int] | str:
+    """The non-negative axes that a reduction runs over, in ascending order, or why they are not known.
+
+    dims: the rank of the input, where the caller knows it better than the model.
+    """
+    dims = rank(node.inputs[0]) if dims is None else dims
     if dims is None:
         return "the rank of the input is unknown"
     axes = attribute(node, "axes")
