@@ -21,7 +21,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-Run = Callable[[], dict[str, Any] | None]
+Notes = dict[str, Any]
+Run = Callable[[], "Notes | Callable[[], Notes] | None"]
+"""What is timed. It returns facts for the table, or what finds them out afterwards, off the clock."""
+
 ROOT = Path(__file__).resolve().parents[1]
 
 
@@ -60,7 +63,7 @@ def race(
         for number in range(runs):
             for contender in contenders if number % 2 == 0 else reversed(contenders):
                 if sum(seconds[contender]) < limit:
-                    seconds[contender].append(workers[contender].turn()["seconds"])
+                    seconds[contender].append(workers[contender].turn())
         return [
             Result(
                 case,
@@ -68,9 +71,9 @@ def race(
                 seconds=statistics.median(times),
                 fastest=min(times),
                 runs=len(times),
-                peak_mib=workers[contender].last["peak_mib"],
-                above_imports_mib=workers[contender].last["peak_mib"] - workers[contender].imported_mib,
-                notes=workers[contender].last["notes"],
+                peak_mib=workers[contender].peak_mib,
+                above_imports_mib=workers[contender].peak_mib - workers[contender].imported_mib,
+                notes=workers[contender].notes(),
             )
             for contender, times in seconds.items()
         ]
@@ -94,14 +97,21 @@ class _Worker:
             env=variables,
         )
         self.imported_mib: float = self._answer()["peak_mib"]
-        self.last: dict[str, Any] = {}
+        self.peak_mib = self.imported_mib
 
-    def turn(self) -> dict[str, Any]:
+    def turn(self) -> float:
+        answer = self._ask("run")
+        self.peak_mib = answer["peak_mib"]
+        return float(answer["seconds"])
+
+    def notes(self) -> Notes:
+        return dict(self._ask("notes")["notes"])
+
+    def _ask(self, request: str) -> dict[str, Any]:
         assert self.process.stdin is not None
-        self.process.stdin.write("run\n")
+        self.process.stdin.write(request + "\n")
         self.process.stdin.flush()
-        self.last = self._answer()
-        return self.last
+        return self._answer()
 
     def stop(self) -> None:
         assert self.process.stdin is not None
@@ -134,10 +144,15 @@ def serve(imports: Callable[[str], None], prepare: Callable[[str, str, int], Run
     imports(contender)
     answer(peak_mib=_peak_mib())
     run = prepare(contender, case, int(os.environ["PORTING_BENCHMARK_THREADS"]))
-    for _ in sys.stdin:
+    found: Notes | Callable[[], Notes] | None = None
+    for request in sys.stdin:
+        if request.strip() == "notes":
+            answer(notes=(found() if callable(found) else found) or {})
+            continue
+        found = None  # what it keeps alive is not part of the next turn
         start = time.perf_counter()
-        notes = run()
-        answer(seconds=time.perf_counter() - start, peak_mib=_peak_mib(), notes=notes or {})
+        found = run()
+        answer(seconds=time.perf_counter() - start, peak_mib=_peak_mib())
     sys.exit(0)
 
 
