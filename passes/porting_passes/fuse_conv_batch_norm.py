@@ -66,8 +66,11 @@ def _replacement(
     tensor = constant_of(bias)
     before = 0.0 if tensor is None else tensor.numpy().astype(np.float64)
     dtype = weight.dtype.numpy()
-    new_weight = (old * factor.reshape(-1, *[1] * (old.ndim - 1))).astype(dtype)
-    new_bias = ((before - mean) * factor + offset).astype(dtype)
+    with np.errstate(over="ignore"):
+        new_weight = (old * factor.reshape(-1, *[1] * (old.ndim - 1))).astype(dtype)
+        new_bias = ((before - mean) * factor + offset).astype(dtype)
+    if not (np.isfinite(new_weight).all() and np.isfinite(new_bias).all()):
+        return None
     return op.Conv(
         x, op.constant(new_weight, f"{w.name}/folded"), op.constant(new_bias, f"{w.name}/bias"), **producer.attributes
     )
@@ -130,7 +133,8 @@ class FuseConvBatchNorm(RewritePass):
     """Fold the affine map of an inference-mode BatchNormalization into the convolution before it.
 
     1. All parameters are constants and nothing else reads the convolution: fold, in float64, rounding once.
-    2. Training mode, statistics that are read, weights computed at run time, a variance below -epsilon: leave.
+    2. Training mode, statistics that are read, weights computed at run time, a variance below -epsilon, a folded
+       weight or bias beyond its dtype: leave.
     """
 
     def __init__(self, *, accepts: Accepts | None = None) -> None:
