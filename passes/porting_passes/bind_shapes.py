@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import onnx_ir as ir
 
@@ -40,7 +40,7 @@ class BindShapes(ir.passes.InPlacePass):
 
     def call(self, model: ir.Model) -> ir.passes.PassResult:
         """Bind in place. Raises ShapeError when the bound shapes do not go together."""
-        consistent = _is_consistent(model)
+        annotated = [(value, value.shape) for value in _values(model)]
         inputs = {value.name or "": value for value in model.graph.inputs if not value.is_initializer()}
         fixed: dict[str, int] = {}
         for name, dims in self._shapes.items():
@@ -57,7 +57,7 @@ class BindShapes(ir.passes.InPlacePass):
         for symbol, (low, high) in self._dims.items():
             self._bound(symbol, low, high, symbols | set(fixed), fixed)
         _substitute(model, fixed)
-        InferShapes(strict=consistent)(model)
+        _infer(model, annotated)
         return ir.passes.PassResult(model, bool(self._shapes or self._dims))
 
     def _bound(self, symbol: str, low: int, high: int, known: set[str], fixed: dict[str, int]) -> None:
@@ -85,13 +85,30 @@ def bind_shapes(
     return step.ranges
 
 
-def _is_consistent(model: ir.Model) -> bool:
-    """Whether the model's own shape annotations pass strict inference; else the bound ones are not held to it."""
+def _values(model: ir.Model) -> Iterator[ir.Value]:
+    for graph in model.graphs():
+        yield from graph.inputs
+        yield from (output for node in graph for output in node.outputs)
+
+
+def _infer(model: ir.Model, annotated: Sequence[tuple[ir.Value, ir.Shape | None]]) -> None:
+    """Strict inference, unless the model's own annotations did not pass it before binding: then the bound ones may."""
+    try:
+        InferShapes(strict=True)(model)
+        return
+    except ShapeError as error:
+        contradiction = error
+    bound = [value.shape for value, _ in annotated]
+    for value, shape in annotated:
+        value.shape = shape
     try:
         InferShapes(strict=True)(model)
     except ShapeError:
-        return False
-    return True
+        for (value, _), shape in zip(annotated, bound, strict=True):
+            value.shape = shape
+        InferShapes()(model)
+        return
+    raise contradiction
 
 
 def _bind_input(value: ir.Value, dims: Sequence[Dim], fixed: dict[str, int]) -> None:
@@ -136,7 +153,6 @@ def _substitute(model: ir.Model, fixed: Mapping[str, int]) -> None:
             return fixed[str(dim.value)]
         return ir.SymbolicDim(None) if words.search(str(dim.value)) else dim
 
-    for graph in model.graphs():
-        for value in (*graph.inputs, *(v for node in graph for v in node.outputs)):
-            if value.shape is not None and not value.shape.is_static():
-                value.shape = ir.Shape([bound(dim) for dim in value.shape])
+    for value in _values(model):
+        if value.shape is not None and not value.shape.is_static():
+            value.shape = ir.Shape([bound(dim) for dim in value.shape])

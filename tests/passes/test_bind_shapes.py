@@ -87,3 +87,13 @@ def test_subgraphs_and_functions_are_inferred_through() -> None:
     assert shape(made, 0) == [5, 2]
     assert made.graph.node(1).attributes["then_branch"].as_graph().node(0).outputs[0].shape == [5, 2]
     assert made.graph.outputs[0].shape == [5, 2]
+
+
+def test_stale_annotations_of_the_file_do_not_stop_binding() -> None:
+    text = """<ir_version: 10, opset_import: ["": 18]> g (float[n,4] x) => (float[n,4] y) <float[n,7] a> {
+        a = Relu(x)  y = Neg(a) }"""
+    made = ir.from_onnx_text(text)
+    assert made.graph.node(0).outputs[0].shape == ["n", 7]
+    bind_shapes(made, {"x": [3, 4]})
+    assert made.graph.inputs[0].shape == [3, 4]
+    assert made.graph.outputs[0].shape == [3, 4]
