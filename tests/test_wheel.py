@@ -75,7 +75,8 @@ def test_without_the_native_module_a_port_is_the_same(tmp_path: Path) -> None:
     for native in ("0", "1"):
         command = [
             sys.executable, "-m", "porting", "port", str(cnn / "model.onnx"), "--backend", "ascend-910b",
-            "--scheme", "w8a8-static", "--calibration-method", "entropy", "--dim", "batch=8", "--calibrate", str(cnn / "calibration.npz"),
+            "--scheme", "w8a8-static", "--calibration-method", "entropy",
+            "--dim", "batch=8", "--calibrate", str(cnn / "calibration.npz"),
             "-o", str(tmp_path / native),
         ]  # fmt: skip
         environment = {**os.environ, "PORTING_NATIVE": native, "PYTHONPATH": path}

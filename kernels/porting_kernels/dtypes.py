@@ -128,7 +128,7 @@ def to_torch(array: np.ndarray) -> torch.Tensor:
         array = np.ascontiguousarray(array)
     foreign = row.numpy.kind == "V" or row.numpy.type.__module__ != "numpy"
     if foreign:
-        array = array.view(_BITS_NUMPY[row.bits])
+        array = array.view(np.dtype(_BITS_NUMPY[row.bits]))
     if array.flags.writeable:
         tensor = torch.from_numpy(array)
     else:

@@ -30,7 +30,8 @@ def kernel_with_legacy_broadcast(op_type: str) -> Callable[[Callable[..., Any]],
             if broadcast and axis is not None:
                 start = axis if axis >= 0 else axis + a.dim()
                 b = b.reshape(b.shape + (1,) * (a.dim() - start - b.dim()))
-            return function(a, b)
+            result: torch.Tensor = function(a, b)
+            return result
 
         kernel(op_type, since=1)(legacy)
         return kernel(op_type, since=_MODERN)(function)

@@ -20,7 +20,7 @@ Convolution = Callable[[torch.Tensor, "torch.Tensor | None"], torch.Tensor]
 @functools.cache
 def _available() -> bool:
     return (
-        torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
+        torch.backends.mkldnn.is_available()
         and hasattr(torch._C._nn, "mkldnn_reorder_conv2d_weight")
         and hasattr(torch.ops.mkldnn, "_convolution_pointwise")
     )

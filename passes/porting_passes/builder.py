@@ -98,9 +98,7 @@ class Builder:
 
     def tensor(self, tensor: ir.TensorProtocol) -> ir.Value:
         """A constant that holds (or lazily binds) an existing tensor."""
-        value = ir.Value(
-            type=ir.TensorType(tensor.dtype), shape=ir.Shape(tensor.shape.numpy()), const_value=tensor
-        )
+        value = ir.Value(type=ir.TensorType(tensor.dtype), shape=ir.Shape(tensor.shape.numpy()), const_value=tensor)
         self.initializers.append(value)
         return value
 

@@ -199,9 +199,7 @@ def _anchor(
     return first if last < positions[first] else None
 
 
-def _with_identities(
-    tape: Tape, old_outputs: Sequence[ir.Value], new_outputs: Sequence[ir.Value]
-) -> list[ir.Value]:
+def _with_identities(tape: Tape, old_outputs: Sequence[ir.Value], new_outputs: Sequence[ir.Value]) -> list[ir.Value]:
     """Graph outputs keep their names: one that would become an existing or shared value goes through Identity."""
     made = {value for node in tape.nodes for value in node.outputs}
     final: list[ir.Value] = []

@@ -85,7 +85,8 @@ def test_a_model_local_function_with_attributes_runs() -> None:
 def test_ref64_computes_in_float64() -> None:
     text = (
         HEADER
-        + "g (float[1] x) => (float[1] y) { big = Constant <value = float[1] {16777216.0}> ()  s = Add(big, x)  y = Sub(s, big) }"
+        + """g (float[1] x) => (float[1] y) {
+        big = Constant <value = float[1] {16777216.0}> ()  s = Add(big, x)  y = Sub(s, big) }"""
     )
     x = np.ones(1, np.float32)
     assert Interpreter(model(text)).run({"x": x})["y"].item() == 0.0  # 2**24 + 1 is no float32
