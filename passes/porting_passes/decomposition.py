@@ -13,7 +13,6 @@ from porting_passes.builder import Builder, BuildError
 from porting_passes.contract import FLOATS, Contract, Example
 from porting_passes.inference import signature_error
 from porting_passes.node_facts import used
-from porting_passes.scopes import Scope, holder
 from porting_passes.splice import Names, discard, splice
 
 OPSETS = (11, 13, 18, 24)
@@ -126,15 +125,12 @@ def node_model(op_type: str, one: Case, opset: int) -> ir.Model | None:
     return ir.Model(graph, ir_version=10)
 
 
-def decompose_node(
-    node: ir.Node, decomposition: Decomposition, opset: int, names: Names, root: Scope | None = None
-) -> list[ir.Node]:
+def decompose_node(node: ir.Node, decomposition: Decomposition, opset: int, names: Names) -> list[ir.Node]:
     """Replace a node of a graph by what the decomposition builds; returns the new nodes, in order.
 
-    root: the function that the node stands in, if it is one: there constants become nodes.
     Raises BuildError, with the graph unchanged, when the opset has no form.
     """
-    scope = node.graph if root is None else holder(node, root)
+    scope = node.graph
     assert scope is not None, f"{node.op_type} {node.name!r} is in no graph"
     builder, built = build(node, decomposition, opset)
     replaced = [(old, new) for old, new in zip(node.outputs, built, strict=True) if new is not None]

@@ -392,6 +392,16 @@ def test_all_nodes_without_a_form_are_named_at_once() -> None:
     assert error.value.exit_code == 3
 
 
+def test_a_refusal_leaves_the_model_as_it_was() -> None:
+    body = "{ s = ReduceMean(x, a)  g = Gelu(s)  y = Softmax<axis = 0>(g) }"
+    model = Case(20, X34, "float[2,1,4] y", "<int64[1] a = {1}>" + body).model()
+    before = ir.to_proto(model)
+    with pytest.raises(OpsetConversionError, match="Gelu does not exist"):
+        ConvertOpset(11)(model)
+    assert ir.to_proto(model) == before
+    assert len(model.graph.inputs[0].uses()) == 1
+
+
 def test_an_operator_that_the_model_s_own_opset_lacks_is_refused() -> None:
     model = Case(11, X34, Y34, "{ y = Gelu(x) }").model()
     with pytest.raises(OpsetConversionError, match="does not exist at opset 11, which the model claims"):
