@@ -58,4 +58,8 @@ def range_(start: torch.Tensor, limit: torch.Tensor, delta: torch.Tensor, *, sta
         count = max(math.ceil((float(limit) - float(start)) / float(delta)), 0)
         wide = torch.float64 if start.dtype is torch.float64 else torch.float32
         return (start.to(wide) + torch.arange(count).to(wide) * delta.to(wide)).to(start.dtype)
-    return torch.arange(int(start), int(limit), int(delta), dtype=torch.int64).to(start.dtype)
+    steps = range(int(start), int(limit), int(delta))
+    # torch refuses a step that leads away from the limit; ONNX and Python count none.
+    if not steps:
+        return torch.empty(0, dtype=start.dtype)
+    return torch.arange(steps.start, steps.stop, steps.step).to(start.dtype)
