@@ -109,6 +109,8 @@ class ConvertOpset(ir.passes.InPlacePass):
         plan = _Plan(node)
         try:
             _write_out_defaults(plan.nodes[0], before, after)
+            # Before the crossing too: its builders know the forms of their own version only.
+            _drop_defaults(plan.nodes[0], before, after)
             for version, build in changes:
                 if build is not None:
                     plan.cross(version, build)

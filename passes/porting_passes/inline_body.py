@@ -54,7 +54,11 @@ def _schema_body(definition: onnx.defs.OpSchema, node: ir.Node, opset: int) -> o
     versions = [v for v in definition.context_dependent_function_opset_versions if v <= opset]
     if not versions or any(v is not None and v.dtype is None for v in node.inputs):
         return None
-    proto = ir.serde.serialize_node(node)
+    # Not ir.serde.serialize_node: a node under consideration may have operands without names.
+    proto = onnx.NodeProto(op_type=node.op_type, domain=node.domain)
+    proto.input.extend("" if value is None else f"i{index}" for index, value in enumerate(node.inputs))
+    proto.output.extend("" if value.name == "" else f"o{index}" for index, value in enumerate(node.outputs))
+    proto.attribute.extend(ir.serde.serialize_attribute(attribute) for attribute in node.attributes.values())
     types = [
         b""
         if v is None or v.dtype is None
