@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import warnings
+from typing import Any
 
 import ml_dtypes
 import numpy as np
@@ -74,7 +75,7 @@ _BY_TORCH = {row.torch: row for row in reversed(_TABLE) if not row.carried}
 _BY_NUMPY = {row.numpy: row for row in _TABLE}
 
 # numpy integer type of the same width, through which torch and numpy exchange the bits of types that one lacks.
-_BITS_NUMPY = {8: np.dtype(np.uint8), 16: np.dtype(np.int16)}
+_BITS_NUMPY: dict[int, np.dtype[Any]] = {8: np.dtype(np.uint8), 16: np.dtype(np.int16)}
 _BITS_TORCH = {8: torch.uint8, 16: torch.int16}
 
 
@@ -128,7 +129,7 @@ def to_torch(array: np.ndarray) -> torch.Tensor:
         array = np.ascontiguousarray(array)
     foreign = row.numpy.kind == "V" or row.numpy.type.__module__ != "numpy"
     if foreign:
-        array = array.view(np.dtype(_BITS_NUMPY[row.bits]))
+        array = array.view(_BITS_NUMPY[row.bits])
     if array.flags.writeable:
         tensor = torch.from_numpy(array)
     else:

@@ -110,7 +110,7 @@ def constant_key(value: ir.Value) -> bytes | bool:
 
 
 def attribute_key(node: ir.Node) -> tuple[Any, ...] | None:
-    """The attributes of a node, hashable, sorted by name; None where there is no cheap key (subgraphs, large tensors)."""
+    """The attributes of a node, hashable, sorted by name; None without a cheap key (subgraphs, large tensors)."""
     parts = []
     for name in sorted(node.attributes):
         attr = node.attributes[name]
