@@ -25,6 +25,8 @@ Notes = dict[str, Any]
 Run = Callable[[], "Notes | Callable[[], Notes] | None"]
 """What is timed. It returns facts for the table, or what finds them out afterwards, off the clock."""
 
+SHORTEST_TURN = 0.2
+"""Seconds: what is shorter runs several times a turn, or the caches that the others left cold are all one sees."""
 ROOT = Path(__file__).resolve().parents[1]
 
 
@@ -149,10 +151,13 @@ def serve(imports: Callable[[str], None], prepare: Callable[[str, str, int], Run
         if request.strip() == "notes":
             answer(notes=(found() if callable(found) else found) or {})
             continue
-        found = None  # what it keeps alive is not part of the next turn
-        start = time.perf_counter()
-        found = run()
-        answer(seconds=time.perf_counter() - start, peak_mib=_peak_mib())
+        spent: list[float] = []
+        while sum(spent) < SHORTEST_TURN:
+            found = None  # what it keeps alive is not part of the next turn
+            start = time.perf_counter()
+            found = run()
+            spent.append(time.perf_counter() - start)
+        answer(seconds=statistics.median(spent), peak_mib=_peak_mib())
     sys.exit(0)
 
 
