@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -90,7 +90,7 @@ def port(request: Request, say: Say = lambda line: None) -> Parity | None:
                 PortFolder(folder, record), source, unrewritten, samples,
                 inputs=inputs, budget=budget, threads=request.threads,
             )  # fmt: skip
-            _write_evidence(folder, samples, parity)
+            _write_evidence(folder, samples, unrewritten.graph.inputs, parity)
             record["files"] = manifest.digests(folder)
             _write_report(folder, parity, record)
         record["files"] = manifest.digests(folder)
@@ -184,9 +184,9 @@ def _all_names(pipeline: Pipeline, ranges: Mapping[str, ActivationRange]) -> dic
     return named
 
 
-def _write_evidence(folder: Path, samples: SampleSet, parity: Parity) -> None:
+def _write_evidence(folder: Path, samples: SampleSet, inputs: Sequence[ir.Value], parity: Parity) -> None:
     """The inputs that were used, and statistics of the reference."""
-    write_samples(samples, folder / INPUTS)
+    write_samples(samples, folder / INPUTS, inputs)
     (folder / REFERENCE).write_text(json_text(parity.evidence()), encoding="utf-8")
     (folder / PARITY).write_text(json_text(parity.to_json()), encoding="utf-8")
 

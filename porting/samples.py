@@ -11,7 +11,7 @@ import dataclasses
 import math
 import os
 import zipfile
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from pathlib import Path
 from typing import IO, Any
 
@@ -234,12 +234,14 @@ def _interval(dim: int | str | None, dims: Ranges) -> tuple[int, int]:
     return dims.get(dim or "", (1, 1 << 31))
 
 
-def write(samples: Iterable[Mapping[str, np.ndarray]], folder: Path) -> None:
-    """Write samples so that reading the folder for the same model cuts them the same way, in files up to 64 MiB.
+def write(samples: Iterable[Mapping[str, np.ndarray]], folder: Path, inputs: Sequence[ir.Value]) -> None:
+    """Write samples so that reading the folder for these inputs cuts them the same way, in files up to 64 MiB.
 
-    Samples of equal shape are joined along the first dimension; one with fewer rows ends its file.
+    Samples of equal shape are joined along the first dimension where a reader cuts there whatever ranges it knows;
+    any other sample has a file of its own.
     """
     folder.mkdir(parents=True)
+    free = frozenset(v.name or "" for v in inputs if v.shape is None or not v.shape or not isinstance(v.shape[0], int))
     pending: list[Mapping[str, np.ndarray]] = []
     index = 0
 
@@ -255,7 +257,7 @@ def write(samples: Iterable[Mapping[str, np.ndarray]], folder: Path) -> None:
 
     for sample in samples:
         arrays = {name: np.asarray(array) for name, array in sample.items()}
-        if pending and not _continues(pending, arrays):
+        if pending and not _continues(pending, arrays, free):
             flush()
         pending.append(arrays)
         if sum(a.nbytes for p in pending for a in p.values()) >= _FILE_SIZE:
@@ -263,12 +265,16 @@ def write(samples: Iterable[Mapping[str, np.ndarray]], folder: Path) -> None:
     flush()
 
 
-def _continues(pending: Sequence[Mapping[str, np.ndarray]], arrays: Mapping[str, np.ndarray]) -> bool:
-    """Whether a sample can be joined: the rows before it are full, its own are no more, all else is equal."""
+def _continues(pending: Sequence[Mapping[str, np.ndarray]], arrays: Mapping[str, np.ndarray], free: Set[str]) -> bool:
+    """Whether a sample can be joined: the rows before it are full, its own are no more, all else is equal.
+
+    free: inputs that have no fixed number of rows a sample; there only ``CHUNK`` rows are full for every reader.
+    """
     return all(
         a.ndim > 0
         and a.shape[1:] == pending[0][n].shape[1:]
         and pending[-1][n].shape[0] == pending[0][n].shape[0] >= a.shape[0]
+        and (n not in free or pending[0][n].shape[0] == CHUNK)
         for n, a in arrays.items()
     )
 

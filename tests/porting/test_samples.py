@@ -5,6 +5,7 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 
+from porting import samples
 from porting.errors import InvalidInputError
 from porting.samples import CHUNK, Samples
 
@@ -149,3 +150,130 @@ def test_an_array_shorter_than_its_header_says_is_refused(tmp_path):
         stream.write(rows(2).tobytes())
     with pytest.raises(InvalidInputError, match="is truncated"):
         list(Samples(tmp_path / "data.npz", [X]))
+
+
+def read(path, inputs, dims=None) -> list[dict[str, np.ndarray]]:
+    return list(Samples(path, inputs, dims))
+
+
+@pytest.mark.parametrize("rows_of", [[2, 2, 2], [2]], ids=str)
+def test_fixed_samples_are_written_into_one_file(tmp_path, rows_of):
+    given = [{"x": rows(n) + i} for i, n in enumerate(rows_of)]
+    samples.write(given, tmp_path / "out", [X])
+    assert [path.name for path in sorted((tmp_path / "out").iterdir())] == ["000000.npz"]
+    again = read(tmp_path / "out", [X])
+    assert len(again) == len(given)
+    for one, other in zip(given, again, strict=True):
+        np.testing.assert_array_equal(one["x"], other["x"])
+
+
+@pytest.mark.parametrize("dims", [None, {"batch": (1, CHUNK)}, {"batch": (1, 200)}], ids=str)
+@pytest.mark.parametrize(
+    "rows_of",
+    [[1, 1, 1], [5, 5], [5, 3, 5], [CHUNK, CHUNK, 7], [CHUNK, CHUNK, 7, CHUNK], [7, CHUNK], [2 * CHUNK // 3] * 3],
+    ids=str,
+)
+def test_what_is_written_is_read_back_in_the_same_samples(tmp_path, rows_of, dims):
+    given = [{"x": rows(n) + i} for i, n in enumerate(rows_of)]
+    samples.write(given, tmp_path / "out", [N])
+    again = read(tmp_path / "out", [N], dims)
+    assert [len(sample["x"]) for sample in again] == rows_of
+    for one, other in zip(given, again, strict=True):
+        np.testing.assert_array_equal(one["x"], other["x"])
+
+
+def test_a_narrow_range_at_writing_needs_no_range_at_reading(tmp_path):
+    taken = read(saved(tmp_path, x=rows(20)), [N], {"batch": (1, 8)})
+    assert [len(sample["x"]) for sample in taken] == [8, 8, 4]
+    samples.write(taken, tmp_path / "out", [N])
+    assert [len(sample["x"]) for sample in read(tmp_path / "out", [N])] == [8, 8, 4]
+
+
+def test_scalars_and_other_shapes_have_files_of_their_own(tmp_path):
+    inputs = [value("s"), value("x", "batch", "width")]
+    given = [{"s": np.float32(i), "x": np.zeros((CHUNK, width), np.float32)} for i, width in enumerate((2, 2, 3))]
+    samples.write(given, tmp_path / "out", inputs)
+    again = read(tmp_path / "out", inputs)
+    assert [(float(one["s"]), one["x"].shape) for one in again] == [(0, (CHUNK, 2)), (1, (CHUNK, 2)), (2, (CHUNK, 3))]
+
+
+def test_large_samples_are_spread_over_files(tmp_path, monkeypatch):
+    monkeypatch.setattr(samples, "_FILE_SIZE", 50)
+    given = [{"x": rows(2) + i} for i in range(7)]
+    samples.write(given, tmp_path / "out", [X])
+    assert len(list((tmp_path / "out").iterdir())) == 3
+    np.testing.assert_array_equal(
+        np.stack([one["x"] for one in read(tmp_path / "out", [X])]), np.stack([one["x"] for one in given])
+    )
+
+
+def test_a_file_is_run_sample_by_sample_and_joined(tmp_path):
+    calls = []
+
+    def run(sample):
+        calls.append(len(sample["x"]))
+        return {"y": sample["x"] * 2, "z": sample["x"].sum(axis=1)}
+
+    source, target = saved(tmp_path, x=rows(70)), tmp_path / "Y.npz"
+    assert samples.run_file(run, [N], source, target) == 3
+    assert calls == [CHUNK, CHUNK, 6]
+    with np.load(target) as outputs:
+        np.testing.assert_array_equal(outputs["y"], rows(70) * 2)
+        np.testing.assert_array_equal(outputs["z"], rows(70).sum(axis=1))
+
+
+def test_an_output_without_rows_needs_a_single_sample(tmp_path):
+    target = tmp_path / "Y.npz"
+
+    def run(sample):
+        return {"total": sample["x"].sum()}
+
+    assert samples.run_file(run, [N], saved(tmp_path, x=rows(3)), target) == 1
+    assert np.load(target)["total"] == rows(3).sum()
+    with pytest.raises(InvalidInputError, match="'total' is a scalar"):
+        samples.run_file(run, [N], saved(tmp_path, "more.npz", x=rows(50)), target)
+
+
+def test_a_run_that_fails_leaves_the_old_file(tmp_path):
+    source, target = saved(tmp_path, x=rows(70)), tmp_path / "Y.npz"
+    np.savez(target, y=np.ones(1))
+    before = target.read_bytes()
+
+    def run(sample):
+        if len(sample["x"]) < CHUNK:
+            raise RuntimeError("the last one")
+        return {"y": sample["x"]}
+
+    with pytest.raises(RuntimeError, match="the last one"):
+        samples.run_file(run, [N], source, target)
+    assert target.read_bytes() == before
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["Y.npz", "data.npz"]
+
+
+def test_a_place_that_cannot_be_written_is_refused(tmp_path):
+    with pytest.raises(InvalidInputError, match="cannot write") as failure:
+        samples.save({"y": rows(1)}, tmp_path / "missing" / "Y.npz")
+    assert failure.value.exit_code == 2
+
+
+def test_a_full_disk_leaves_nothing(tmp_path, monkeypatch):
+    def full(stream, **arrays):
+        stream.write(b"half")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(np, "savez", full)
+    with pytest.raises(InvalidInputError, match="cannot write"):
+        samples.save({"y": rows(1)}, tmp_path / "Y.npz")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("array", "message"),
+    [
+        (np.asfortranarray(rows(4)), "Fortran order"),
+        (np.array([[None, 1, 2]] * 4, dtype=object), "Python objects"),
+    ],
+)
+def test_arrays_that_cannot_be_streamed_are_refused(tmp_path, array, message):
+    with pytest.raises(InvalidInputError, match=message):
+        Samples(saved(tmp_path, x=array), [N])
