@@ -103,7 +103,7 @@ def _examples(form: str, bias: bool) -> Callable[[np.random.Generator], Iterable
     def text(opset: int, axes: int = -1) -> str:
         reduce = f"ReduceMean<axes = [{axes}]>({{}})" if opset < 18 else "ReduceMean({}, axes)"
         squared = "Pow(d, two)" if form == "pow" else "Mul(d, d)"
-        tail = "s = Mul(n, w) y = Add(b, s)" if bias else "y = Mul(n, w)"
+        tail = "s = Mul(n, w) y = Add(s, b)" if bias else "y = Mul(n, w)"
         return f"""<ir_version: 10, opset_import: ["": {opset}]> g (float[2, 3, 8] x) => (float[2, 3, 8] y) {{
             m = {reduce.format("x")} d = Sub(x, m) q = {squared} v = {reduce.format("q")}
             e = Add(v, eps) r = Sqrt(e) n = Div(d, r) {tail} }}"""
@@ -132,7 +132,6 @@ REWRITES = tuple(
         _CONTRACT,
         _examples(form, bias),
         _condition,
-        commute=True,
     )
     for form, bias in itertools.product(("pow", "mul"), (True, False))
 )
@@ -143,7 +142,8 @@ class FuseLayerNorm(RewritePass):
     """Spell a normalization over trailing axes with its own operator (opset 17).
 
     1. (x - mean) / Sqrt(mean((x - mean)^2) + epsilon) * scale, the square as Pow or Mul, with or without a bias: fuse.
-    2. The axes are not the last ones, scale or bias do not have exactly their extents, epsilon is computed at run time,
+    2. Constants stand second in sums and products: :class:`porting_passes.order_operands.OrderOperands` sees to that.
+    3. The axes are not the last ones, scale or bias do not have exactly their extents, epsilon is computed at run time,
        an inner value has another consumer, or the dtype is float64: leave.
     """
 

@@ -21,8 +21,9 @@ _CONTRACT = Contract(
     "sums in another order; narrow floats get statistics in float32 where the chain rounds every step",
     nonfinite=False,
 )
-_FORMS = tuple(itertools.product(("pow", "mul"), ("div", "reciprocal", "one"), (False, True)))
-"""The square; how the root divides: x / r, x * Reciprocal(r), x * (1 / r); whether Casts enclose it."""
+QUOTIENTS = ("div", "reciprocal", "one", "reciprocal_first", "one_first")
+_FORMS = tuple(itertools.product(("pow", "mul"), QUOTIENTS, (False, True)))
+"""The square; how the root divides, as x / r or a product with 1 / r on either side; whether Casts enclose it."""
 
 
 def _pattern(form: str, quotient: str, cast: bool) -> Callable[..., Any]:
@@ -33,14 +34,15 @@ def _pattern(form: str, quotient: str, cast: bool) -> Callable[..., Any]:
         if quotient == "div":
             y = op.Div(x, root)
         else:
-            y = op.Mul(x, op.Reciprocal(root) if quotient == "reciprocal" else op.Div(one, root))
+            inverse = op.Div(one, root) if quotient.startswith("one") else op.Reciprocal(root)
+            y = op.Mul(inverse, x) if quotient.endswith("first") else op.Mul(x, inverse)
         return op.Mul(op.Cast(y, _outputs=["narrow"]) if cast else y, scale)
 
-    if form == "pow" and quotient == "one":
+    if form == "pow" and quotient.startswith("one"):
         return lambda op, source, two, one, epsilon, scale: norm(op, source, epsilon, scale, two, one)
     if form == "pow":
         return lambda op, source, two, epsilon, scale: norm(op, source, epsilon, scale, two, None)
-    if quotient == "one":
+    if quotient.startswith("one"):
         return lambda op, source, one, epsilon, scale: norm(op, source, epsilon, scale, None, one)
     return lambda op, source, epsilon, scale: norm(op, source, epsilon, scale, None, None)
 
@@ -80,12 +82,14 @@ def _text(opset: int, form: str, quotient: str, cast: bool) -> str:
         "div": "n = Div(x, r)",
         "reciprocal": "i = Reciprocal(r) n = Mul(x, i)",
         "one": "i = Div(one, r) n = Mul(x, i)",
+        "reciprocal_first": "i = Reciprocal(r) n = Mul(i, x)",
+        "one_first": "i = Div(one, r) n = Mul(i, x)",
     }
-    dtype, before, after = "float", "", "y = Mul(w, n)"
+    dtype, before, after = "float", "", "y = Mul(n, w)"
     source = "x"
     if cast:
         dtype, source = "float16", "h"
-        before, after = "x = Cast<to = 1>(h)", "c = Cast<to = 10>(n) y = Mul(w, c)"
+        before, after = "x = Cast<to = 1>(h)", "c = Cast<to = 10>(n) y = Mul(c, w)"
     return f"""<ir_version: 10, opset_import: ["": {opset}]> g ({dtype}[2, 3, 8] {source}) => ({dtype}[2, 3, 8] y) {{
         {before} q = {squared} p = ReduceMean(q, axes) e = Add(p, eps) r = Sqrt(e) {quotients[quotient]} {after} }}"""
 
@@ -96,7 +100,7 @@ def _examples(form: str, quotient: str, cast: bool) -> Callable[[np.random.Gener
         weights = {"w": scale, "eps": np.array([1e-6], np.float32)}
         if form == "pow":
             weights["two"] = np.array(2, np.float32)
-        if quotient == "one":
+        if quotient.startswith("one"):
             weights["one"] = np.array(1, np.float32)
         dtypes = DTYPES[:1] if cast else DTYPES[:2]
         last, middle = {"axes": np.array([2], np.int64)}, {"axes": np.array([1], np.int64)}
@@ -116,7 +120,6 @@ REWRITES = tuple(
         _CONTRACT,
         _examples(form, quotient, cast),
         _condition,
-        commute=True,
     )
     for form, quotient, cast in _FORMS
 )
@@ -127,7 +130,8 @@ class FuseRmsNorm(RewritePass):
 
     1. x / Sqrt(mean(x^2) + epsilon) * scale, the square as Pow or Mul, the quotient as Div or a product: fuse.
     2. The same in float32 between Casts from and to a narrower dtype: fuse; the operator computes just so.
-    3. The axes are not the last ones, the scale does not have exactly their extents, epsilon is computed at run time,
+    3. Constants stand second in sums and products: :class:`porting_passes.order_operands.OrderOperands` sees to that.
+    4. The axes are not the last ones, the scale does not have exactly their extents, epsilon is computed at run time,
        an inner value has another consumer, or the dtype is float64: leave.
     """
 

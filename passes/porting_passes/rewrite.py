@@ -87,23 +87,30 @@ class _Rule:
         self.outputs: int = graph_pattern.num_outputs
         self._pattern = patterns.Pattern(graph_pattern, rewrite.condition, _Matcher, name=rewrite.name)
         root = graph_pattern.output_node
-        identifier = root.op_identifier()
-        self.root: tuple[str, str] | None = identifier[:2] if identifier else None
+        self.root = _operator(root)
         producers = [value.producer() if value is not None else None for value in root.inputs]
-        self.above = tuple(
-            (i, producer.op_type) for i, producer in enumerate(producers) if producer and producer.op_identifier()
-        )
+        operators = ((i, _operator(producer)) for i, producer in enumerate(producers) if producer)
+        self.above = frozenset((i, operator[1]) for i, operator in operators if operator is not None)
 
     def match(self, model: ir.Model, scope: Scope, node: ir.Node) -> Any:
         """The stock match result when the pattern ends at ``node`` and the condition holds, else None."""
-        inputs = node.inputs
-        for index, op_type in self.above:
-            operand = inputs[index] if index < len(inputs) else None
-            producer = operand.producer() if operand is not None else None
-            if producer is None or producer.op_type != op_type:
-                return None
         found = self._pattern.match(model, scope, node, check_nodes_are_removable=not self.rewrite.keep_shared)
         return found or None
+
+
+def _operator(node: Any) -> tuple[str, str] | None:
+    """Domain and type that a node pattern asks for, None when it takes several. A commuted pattern forgets it."""
+    identifier = node.op_identifier()
+    if identifier is not None:
+        return str(identifier[0]), str(identifier[1])
+    fixed = [getattr(part, "value", None) for part in (node.domain, node.op)]
+    return (str(fixed[0]()), str(fixed[1]())) if fixed[0] is not None and fixed[1] is not None else None
+
+
+def _above(node: ir.Node) -> frozenset[tuple[int, str]]:
+    """Input index and operator of the node that makes it, for every input that a node makes."""
+    producers = ((index, value.producer()) for index, value in enumerate(node.inputs) if value is not None)
+    return frozenset((index, producer.op_type) for index, producer in producers if producer is not None)
 
 
 def _compile(rewrites: Sequence[Rewrite]) -> list[_Rule]:
@@ -160,7 +167,11 @@ class RewritePass(ir.passes.InPlacePass):
         positions = {node: float(i) for i, node in enumerate(scope)} if self._ordered else None
         anything = self._index.get(None, [])
         for node in scope:
-            for rule in self._index.get((node.domain, node.op_type), anything):
+            rules = self._index.get((node.domain, node.op_type), anything)
+            above = _above(node) if rules else frozenset()
+            for rule in rules:
+                if not rule.above <= above:
+                    continue
                 lineage = made_by.get(node, frozenset())
                 if rule.rewrite.name in lineage:
                     continue
