@@ -176,8 +176,8 @@ class FuseConvBatchNorm(RewritePass):
     """Fold the affine map of an inference-mode BatchNormalization into the convolution or product before it.
 
     1. All parameters are constants and nothing else reads what they act on: fold, in float64, rounding once.
-    2. A bias that is not one vector with an element a channel, training mode, statistics that are read, weights computed at run time, a variance below -epsilon, a folded
-       weight or bias beyond its dtype: leave.
+    2. A bias that is not one element a channel, training mode, statistics that are read, weights computed at run
+       time, a variance below -epsilon, a folded weight or bias beyond its dtype: leave.
     """
 
     def __init__(self, *, accepts: Accepts | None = None) -> None:
