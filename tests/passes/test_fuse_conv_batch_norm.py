@@ -144,10 +144,6 @@ LEFT = {
         "h = Relu(x) y = BatchNormalization(h, scale, offset, mean, variance)",
         {"inputs": "float[2,4,6,5] x"},
     ),
-    "a transposed convolution": (
-        "h = ConvTranspose(x, t) y = BatchNormalization(h, scale, offset, mean, variance)",
-        {"t": np.moveaxis(W["w"], 0, 1).copy()},
-    ),
     "a negative variance": (
         f"h = Conv(x, w) {NORMALIZE}",
         {"variance": np.array([1, -0.5, 1, 1], np.float32)},
