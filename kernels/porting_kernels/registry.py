@@ -49,19 +49,13 @@ class Kernel:
     function: Callable[..., Any]
     takes_context: bool
     specialize: Specialize | None = None
-    in_place: Callable[..., Any] | None = None
 
 
 _KERNELS: dict[tuple[str, str], list[Kernel]] = {}
 
 
 def kernel(
-    op_type: str,
-    *,
-    domain: str = "",
-    since: int = 1,
-    specialize: Specialize | None = None,
-    in_place: Callable[..., Any] | None = None,
+    op_type: str, *, domain: str = "", since: int = 1, specialize: Specialize | None = None
 ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Register the decorated function as the meaning of an operator from opset ``since`` on.
 
@@ -73,7 +67,7 @@ def kernel(
         if any(k.since == since for k in versions):
             raise ValueError(f"kernel {domain or 'ai.onnx'}::{op_type} since {since} is registered twice")
         takes_context = "context" in inspect.signature(function).parameters
-        versions.append(Kernel(domain, op_type, since, function, takes_context, specialize, in_place))
+        versions.append(Kernel(domain, op_type, since, function, takes_context, specialize))
         versions.sort(key=lambda k: k.since)
         return function
 
