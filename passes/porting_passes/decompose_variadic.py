@@ -1,4 +1,4 @@
-"""Sum and Mean of several operands by Add; Identity, Dropout and CastLike by what they are at inference."""
+"""Sum and Mean of several operands by Add; Dropout and CastLike by what they are at inference."""
 
 from __future__ import annotations
 
@@ -54,7 +54,6 @@ DECOMPOSITIONS = (
         Contract("tolerance", 5e-7, "1/n is rounded before it is multiplied"),
         examples("Mean", _THREE, dtypes=(ir.DataType.FLOAT,)),
     ),
-    Decomposition("identity", "Identity", _input, EXACT, examples("Identity", case("matrix", Run((3, 5))))),
     Decomposition(
         "dropout_at_inference",
         "Dropout",

@@ -151,7 +151,7 @@ def build(node: ir.Node, decomposition: Decomposition, opset: int) -> tuple[Buil
     """The new nodes, detached, and the new value of each output. On BuildError nothing is left attached."""
     builder = Builder(opset)
     try:
-        built = decomposition.build(builder, node)
+        built = _named(builder, node, decomposition.build(builder, node))
     except BuildError:
         discard(builder.nodes)
         raise
@@ -164,3 +164,13 @@ def build(node: ir.Node, decomposition: Decomposition, opset: int) -> tuple[Buil
         discard(builder.nodes)
         raise BuildError(f"{decomposition.name} does not make output {lost[0]!r}, which is used")
     return builder, built
+
+
+def _named(builder: Builder, node: ir.Node, built: Sequence[ir.Value | None]) -> list[ir.Value | None]:
+    """A graph output keeps its name: where an existing or shared value stands for it, that goes through Identity."""
+    made = {value for new in builder.nodes for value in new.outputs}
+    named: list[ir.Value | None] = []
+    for old, new in zip(node.outputs, built, strict=True):
+        shared = new is not None and (new not in made or new in named)
+        named.append(builder.Identity(new) if shared and old.is_graph_output() else new)
+    return named

@@ -112,7 +112,7 @@ class Legalize(ir.passes.InPlacePass):
             return result
         names = Names(model)
         for node in todo:
-            result.applied += self._apply(node, names)
+            self._apply(node, names, result)
         result.modified = True
         return result
 
@@ -154,12 +154,12 @@ class Legalize(ir.passes.InPlacePass):
                     tried.append((candidate.name, why or ""))
                 elif best is None or cost < best[0]:
                     best = cost, candidate
-            if best is not None:
+            if best is not None and best[0] < _ALLOWED_UNKNOWN:
                 return _Plan(best[0], best[1], tuple(tried))
         verdict = self._judge(node)
         if isinstance(verdict, Unknown) and node.op_type in self._allow and self._later is None:
             return _Plan(_ALLOWED_UNKNOWN, None, tuple(tried))
-        return _Plan(None, None, tuple(tried))
+        return _Plan(*best, tuple(tried)) if best is not None else _Plan(None, None, tuple(tried))
 
     def _candidates(self, node: ir.Node) -> Iterable[list[Decomposition]]:
         """Groups in the order to consider: those of the table, those of last resort, the operator's own body."""
@@ -197,17 +197,20 @@ class Legalize(ir.passes.InPlacePass):
             discard(builder.nodes)
         return (None, "; ".join(dict.fromkeys(lacking))) if lacking else (total, None)
 
-    def _apply(self, node: ir.Node, names: Names) -> list[Applied]:
+    def _apply(self, node: ir.Node, names: Names, result: LegalizeResult) -> None:
         """Replace one node by its plan, and what comes out of that by theirs."""
         plan = self._search(node, 0, frozenset())
         if plan.choice is None:
-            return []
+            verdict = self._judge(node)
+            if not isinstance(verdict, Legal):
+                kept = result.failures if plan.cost is None else result.allowed
+                kept.append(_failure(node, verdict, plan))
+            return
         sources = tuple(dict.fromkeys(s for v in node.outputs for s in provenance.of(v).sources or (v.name or "",)))
-        applied = [Applied(plan.choice.name, plan.choice.contract, sources)]
+        result.applied.append(Applied(plan.choice.name, plan.choice.contract, sources))
         for new in decompose_node(node, plan.choice, self._opset, names):
             if new.graph is not None and not isinstance(self._judge(new), Legal):
-                applied += self._apply(new, names)
-        return applied
+                self._apply(new, names, result)
 
     def _key(self, node: ir.Node) -> Any:
         attributes = attribute_key(node)
@@ -215,7 +218,7 @@ class Legalize(ir.passes.InPlacePass):
             return None
         return (
             *(node.domain, node.op_type, attributes, tuple(type_key(v) for v in node.inputs)),
-            tuple((type_key(v), used(v)) for v in node.outputs),
+            tuple((type_key(v), used(v), v.is_graph_output()) for v in node.outputs),
         )
 
 

@@ -297,7 +297,7 @@ def test_another_shape_attribute_or_small_constant_is_another_search(builds) -> 
     Legalize(all_but("Elu"))(model_of(body, "float[2,3] x, float[4] z", "float[2,3] y, float[4] c"))
     assert len(builds) == 3
     builds.clear()
-    model = model_of("a = Clip(x, low) b = Clip(a, two) y = Clip(b, low)", weights=CONSTANTS)
+    model = model_of("a = Clip(x, low) b = Clip(a, two) c = Clip(b, low) y = Neg(c)", weights=CONSTANTS)
     Legalize(all_but("Clip"))(model)
     assert len(builds) == 2 * len(set(builds))
 
