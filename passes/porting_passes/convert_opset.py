@@ -93,6 +93,16 @@ class ConvertOpset(ir.passes.InPlacePass):
             scope.opset_imports[""] = self._version
         return ir.passes.PassResult(model, True)
 
+    def obstacle(self, node: ir.Node, now: int) -> str | None:
+        """Why a node of opset ``now`` has no form at the wanted opset; None when it has one. Nothing is changed."""
+        try:
+            plan = self._plan(node, now)
+        except BuildError as error:
+            return str(error)
+        if plan is not None:
+            discard(plan.nodes)
+        return None
+
     def _plan(self, node: ir.Node, now: int) -> _Plan | None:
         """How a node gets to the wanted opset; None when it is there. Raises BuildError when it cannot."""
         before, after = schema("", node.op_type, now, deprecated=True), schema("", node.op_type, self._version)

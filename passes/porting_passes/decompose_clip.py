@@ -1,4 +1,4 @@
-"""Clip, Max and Min by each other, by Relu and by Where."""
+"""Clip, Max and Min by each other, by Relu, by Where and by reductions."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import onnx_ir as ir
 from porting_passes.builder import Builder
 from porting_passes.contract import EXACT, Contract
 from porting_passes.decomposition import Case, Decomposition, Run, case, examples
-from porting_passes.node_facts import operand, required, small_constant
+from porting_passes.node_facts import operand, required, small_constant, static_dims
 
 _NAN = Contract("ulp", 1, "equal but for the sign of a zero; which operand wins over NaN differs", nonfinite=False)
 _ROWS = (Run((3, 5)), Run((5,)))
@@ -106,6 +106,21 @@ def _min_by_where(b: Builder, node: ir.Node) -> Sequence[ir.Value]:
     return [b.Where(b.Less(x, y), x, y)]
 
 
+def _same_dims(node: ir.Node, opset: int) -> str | None:
+    first, second = (static_dims(value) for value in node.inputs[:2])
+    return _two(node, opset) or (None if first is not None and first == second else "the extents are not equal")
+
+
+def _by_stack(op_type: str) -> Callable[[Builder, ir.Node], Sequence[ir.Value]]:
+    """The extremum over a new axis along which both operands stand."""
+
+    def build(b: Builder, node: ir.Node) -> Sequence[ir.Value]:
+        stacked = b.Concat(*(b.unsqueeze(required(node, index), [0]) for index in (0, 1)), axis=0)
+        return [b.reduce(op_type, stacked, [0], keepdims=False)]
+
+    return build
+
+
 _ZERO, _SIX = np.array(0, np.float32), np.array(6, np.float32)
 _SAFE = (ir.DataType.FLOAT,)
 
@@ -175,4 +190,20 @@ DECOMPOSITIONS = (
     ),
     Decomposition("max_by_where", "Max", _max_by_where, _NAN, examples("Max", case("rows", *_ROWS)), _two),
     Decomposition("min_by_where", "Min", _min_by_where, _NAN, examples("Min", case("rows", *_ROWS)), _two),
+    *(
+        Decomposition(
+            f"{op_type.lower()}_by_stack",
+            op_type,
+            _by_stack(f"Reduce{op_type}"),
+            _NAN,
+            examples(
+                op_type,
+                case("equal extents", Run((3, 5)), Run((3, 5))),
+                Case("rows", _ROWS, applies=False, opsets=(13,)),
+                dtypes=_SAFE,
+            ),
+            _same_dims,
+        )
+        for op_type in ("Max", "Min")
+    ),
 )

@@ -1,9 +1,10 @@
-"""Conv and ConvTranspose: 1-D as 2-D, and padding made explicit or moved into a Pad."""
+"""Conv and ConvTranspose: 1-D as 2-D, padding made explicit or moved into a Pad, attributes written out."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import onnx_ir as ir
@@ -12,7 +13,7 @@ from porting_passes.builder import Builder
 from porting_passes.contract import Contract
 from porting_passes.decomposition import Case, Decomposition, Run, case, examples
 from porting_passes.inference import constant_tensor, dims_of
-from porting_passes.node_facts import attribute, operand, rank, required
+from porting_passes.node_facts import attribute, operand, rank, required, static_dims
 
 _SUMS = Contract("tolerance", 2e-6, "the same products summed in another order", nonfinite=False)
 _LISTS = {"kernel_shape": 1, "strides": 1, "dilations": 1, "output_padding": 0, "output_shape": 1}
@@ -106,6 +107,24 @@ def _pad_first(b: Builder, node: ir.Node) -> Sequence[ir.Value]:
     return [b.emit("Conv", [padded, *node.inputs[1:]], attributes)[0]]
 
 
+def _not_written_out(node: ir.Node, opset: int) -> str | None:
+    if "kernel_shape" in node.attributes:
+        return "kernel_shape is given"
+    dims = static_dims(node.inputs[1])
+    return None if dims is not None and len(dims) > 2 else "the extents of the weight are unknown"
+
+
+def _write_out(b: Builder, node: ir.Node) -> Sequence[ir.Value]:
+    """Every attribute of an extent a spatial axis spelled out; some surfaces do not know the defaults."""
+    kernel = (static_dims(node.inputs[1]) or ())[2:]
+    ones = [1] * len(kernel)
+    attributes: dict[str, Any] = {"kernel_shape": list(kernel), "strides": ones, "dilations": ones}
+    if attribute(node, "auto_pad", "NOTSET") == "NOTSET" and "output_shape" not in node.attributes:
+        attributes["pads"] = [0] * (2 * len(kernel))
+    given = {name: attr.value for name, attr in node.attributes.items()}
+    return [b.emit(node.op_type, list(node.inputs), {**attributes, **given})[0]]
+
+
 def _weight(*shape: int) -> np.ndarray:
     return np.linspace(-1, 1, math.prod(shape), dtype=np.float32).reshape(shape)
 
@@ -163,5 +182,26 @@ DECOMPOSITIONS = (
             dtypes=_FLOAT,
         ),
         _is_padded,
+    ),
+    Decomposition(
+        "conv_written_out",
+        "Conv",
+        _write_out,
+        Contract("exact"),
+        examples(
+            "Conv",
+            case("bare", Run((1, 2, 6, 7)), _weight(3, 2, 3, 2), strides=[2, 1]),
+            Case("written", (Run((1, 2, 6)), _weight(2, 2, 3)), {"kernel_shape": [3]}, applies=False, opsets=(13,)),
+            dtypes=_FLOAT,
+        ),
+        _not_written_out,
+    ),
+    Decomposition(
+        "conv_transpose_written_out",
+        "ConvTranspose",
+        _write_out,
+        Contract("exact"),
+        examples("ConvTranspose", case("bare", Run((1, 2, 6, 7)), _weight(2, 3, 3, 2)), dtypes=_FLOAT),
+        _not_written_out,
     ),
 )

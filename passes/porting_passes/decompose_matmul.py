@@ -1,7 +1,8 @@
-"""MatMul by Gemm, Gemm by MatMul, and Gemm with transposes or factors by plain Gemm."""
+"""MatMul by Gemm or matrix by matrix, Gemm by MatMul, and Gemm with transposes or factors by plain Gemm."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -11,7 +12,7 @@ from porting_passes.builder import Builder, BuildError
 from porting_passes.contract import Contract
 from porting_passes.decomposition import Case, Decomposition, Run, case, examples
 from porting_passes.inference import constant_tensor, dims_of
-from porting_passes.node_facts import attribute, number, operand, rank, required, reshape_target
+from porting_passes.node_facts import attribute, number, operand, rank, required, reshape_target, static_dims
 
 _SUMS = Contract("tolerance", 2e-6, "sums in another order", nonfinite=False)
 _FACTOR = Contract("tolerance", 4e-6, "alpha and beta are applied in another place", nonfinite=False)
@@ -70,6 +71,37 @@ def _matmul_by_gemm(b: Builder, node: ir.Node) -> Sequence[ir.Value]:
     return [b.reshape(b.Gemm(b.reshape(x, [-1, contracted]), w), target)]
 
 
+_BATCHES = 64
+"""Products up to which a batched one is written as single ones."""
+
+
+def _batch(node: ir.Node) -> tuple[int, tuple[int, ...], tuple[int, ...]] | str:
+    """Number of products and the extents of both operands when both are batches of the same known extents."""
+    a, w = static_dims(node.inputs[0]), static_dims(node.inputs[1])
+    if a is None or w is None:
+        return "an extent is unknown"
+    if len(a) < 3 or a[:-2] != w[:-2]:
+        return "the operands are not batches of the same extents"
+    count = math.prod(a[:-2])
+    return (count, a, w) if 1 <= count <= _BATCHES else f"there are {count} products, more than {_BATCHES}"
+
+
+def _batch_applies(node: ir.Node, opset: int) -> str | None:
+    found = _batch(node)
+    return found if isinstance(found, str) else None
+
+
+def _matmul_by_batches(b: Builder, node: ir.Node) -> Sequence[ir.Value]:
+    """Both operands cut into matrices, multiplied one by one, and put together again."""
+    found = _batch(node)
+    assert not isinstance(found, str), found
+    count, a, w = found
+    left = b.split(b.reshape(required(node, 0), [count * a[-2], a[-1]]), [a[-2]] * count, 0)
+    right = b.split(b.reshape(required(node, 1), [count * w[-2], w[-1]]), [w[-2]] * count, 0)
+    products = [b.MatMul(x, y) for x, y in zip(left, right, strict=True)]
+    return [b.reshape(b.Concat(*products, axis=0), [*a[:-1], w[-1]])]
+
+
 def _product(b: Builder, node: ir.Node) -> tuple[ir.Value, ir.Value]:
     a, w = required(node, 0), required(node, 1)
     left = b.Transpose(a, perm=[1, 0]) if attribute(node, "transA", 0) else a
@@ -112,6 +144,19 @@ DECOMPOSITIONS = (
             Case("batched right", (Run((2, 3, 4)), Run((2, 4, 5))), applies=False, opsets=(13,)),
         ),
         _matrices,
+    ),
+    Decomposition(
+        "matmul_by_batches",
+        "MatMul",
+        _matmul_by_batches,
+        _SUMS,
+        examples(
+            "MatMul",
+            case("heads", Run((1, 2, 3, 4)), Run((1, 2, 4, 5))),
+            Case("broadcast", (Run((2, 3, 4)), _WEIGHT), applies=False, opsets=(13,)),
+        ),
+        _batch_applies,
+        last_resort=True,
     ),
     Decomposition(
         "gemm_by_matmul",

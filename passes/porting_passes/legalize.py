@@ -10,7 +10,8 @@ import onnx_ir as ir
 
 from porting_passes import provenance
 from porting_passes.builder import BuildError
-from porting_passes.cost import node_cost
+from porting_passes.convert_opset import ConvertOpset
+from porting_passes.cost import NODE, node_cost
 from porting_passes.decomposition import Decomposition, build, decompose_node
 from porting_passes.decompositions import by_operator
 from porting_passes.inference import attribute_key, type_key
@@ -19,13 +20,14 @@ from porting_passes.legality import Dims, Illegal, Legal, Reason, Unknown, check
 from porting_passes.node_facts import used
 from porting_passes.operator_set import OperatorSet, qualified
 from porting_passes.rewrite import Applied
-from porting_passes.schemas import exists
 from porting_passes.splice import Names, discard
 
 __all__ = ["Failure", "Legalize", "LegalizeResult", "Reason"]
 
 MAX_DEPTH = 8
 """Decompositions inside decompositions; the longest chain of ours (attention to fixed operators) has five."""
+_STEP = NODE / 64
+"""Price of a rewrite itself: of two ways to the same nodes the shorter wins, and following the plans always ends."""
 _ALLOWED_UNKNOWN = 1e18
 """Cost of a node that is let through: any legal form is cheaper."""
 
@@ -70,8 +72,8 @@ class Legalize(ir.passes.InPlacePass):
     3. Its legality is unknown and its operator is in ``allow_unknown``: prefer a legal form, else leave it.
     4. Nothing helps: report it with all reasons and candidates. One failure anywhere leaves the whole graph as it is.
 
-    dims: symbol -> (least, greatest) size. by_name_at: look at names only, for this later opset: operators that it or
-    the surface lacks are replaced where that is possible, and only those that the opset lacks are failures.
+    dims: symbol -> (least, greatest) size. by_name_at: look at names only, for this later opset: nodes without a
+    form there and operators that the surface lacks are replaced where that is possible; only the former are failures.
     Equal nodes (operator, attributes, operand types) cost one search.
     """
 
@@ -88,6 +90,7 @@ class Legalize(ir.passes.InPlacePass):
         self._dims = dims or {}
         self._allow = frozenset(allow_unknown)
         self._later = by_name_at
+        self._conversion = None if by_name_at is None else ConvertOpset(by_name_at)
         self._table = by_operator()
 
     def call(self, model: ir.Model) -> LegalizeResult:
@@ -106,7 +109,7 @@ class Legalize(ir.passes.InPlacePass):
                 todo.append(node)
             elif plan.cost is not None:
                 result.allowed.append(_failure(node, verdict, plan))
-            elif self._later is None or not exists(node.domain, node.op_type, self._later):
+            elif self._later is None or isinstance(verdict, Illegal):
                 result.failures.append(_failure(node, verdict, plan))
         if result.failures or not todo:
             return result
@@ -119,11 +122,10 @@ class Legalize(ir.passes.InPlacePass):
     def _judge(self, node: ir.Node) -> Legal | Illegal | Unknown:
         if self._later is None:
             return check(node, self._operator_set, self._opset, self._dims)
-        if not exists(node.domain, node.op_type, self._later):
-            reason = Reason(
-                "operator", qualified(node.domain, node.op_type), f"an operator of opset {self._later}", "ONNX schemas"
-            )
-            return Illegal((reason,))
+        if self._conversion is not None and node.domain in ("", "ai.onnx"):
+            obstacle = self._conversion.obstacle(node, self._opset)
+            if obstacle is not None:
+                return Illegal((Reason("opset", obstacle, f"a form at opset {self._later}", "ONNX schemas"),))
         if self._operator_set.accepts(node.domain, node.op_type, self._later):
             return Legal()
         # The verdict proper comes later, at the surface's opset; here it only asks for a search.
@@ -177,7 +179,7 @@ class Legalize(ir.passes.InPlacePass):
             builder, _ = build(node, candidate, self._opset)
         except BuildError as error:
             return None, str(error)
-        total = 0.0
+        total = _STEP
         lacking: list[str] = []
         try:
             for new in builder.nodes:
