@@ -62,7 +62,7 @@ class Tape(Protocol):
 class ReplacementTape:
     """Records the nodes of a replacement: ``op.Conv(x, w, strides=[1, 1])``, ``op.constant(array)``.
 
-    An operator call takes values (None for an absent input), attributes as keywords (plain values or the ``ir.Attr``
+    An operator call takes values (None for an absent input, left out at the end), attributes as keywords (plain values or the ``ir.Attr``
     of a match; None leaves the attribute out), ``_domain`` and ``_outputs`` (a count); it returns one value, or a
     sequence when there are several outputs.
     """
@@ -85,7 +85,10 @@ class ReplacementTape:
 
         def emit(*inputs: ir.Value | None, _domain: str = "", _outputs: int = 1, **attributes: Any) -> Any:
             given = {name: _renamed(name, value) for name, value in attributes.items() if value is not None}
-            made = ir.node(op_type, inputs, given, domain=_domain, num_outputs=_outputs)
+            present = len(inputs)
+            while present and inputs[present - 1] is None:
+                present -= 1
+            made = ir.node(op_type, inputs[:present], given, domain=_domain, num_outputs=_outputs)
             self.nodes.append(made)
             return made.outputs[0] if _outputs == 1 else made.outputs
 
