@@ -175,7 +175,7 @@ def _infer(node: ir.Node, opset: int) -> list[OutputType]:
     imports = [onnx.helper.make_opsetid(node.domain, opset)]
     try:
         found = onnx.shape_inference.infer_node_outputs(definition, proto, types, data, opset_imports=imports)
-    except onnx.shape_inference.InferenceError:
+    except (onnx.shape_inference.InferenceError, onnx.checker.ValidationError):
         return unknown
     return [_output_type(found.get(name)) for name in proto.output]
 

@@ -62,9 +62,9 @@ class Tape(Protocol):
 class ReplacementTape:
     """Records the nodes of a replacement: ``op.Conv(x, w, strides=[1, 1])``, ``op.constant(array)``.
 
-    An operator call takes values (None for an absent input, left out at the end), attributes as keywords (plain values or the ``ir.Attr``
-    of a match; None leaves the attribute out), ``_domain`` and ``_outputs`` (a count); it returns one value, or a
-    sequence when there are several outputs.
+    An operator call takes values (None for an absent input, left out at the end), attributes as keywords (plain values
+    or the ``ir.Attr`` of a match; None leaves the attribute out), ``_domain`` and ``_outputs`` (a count); it returns
+    one value, or a sequence when there are several outputs.
     """
 
     def __init__(self) -> None:

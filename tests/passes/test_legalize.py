@@ -452,3 +452,52 @@ def test_by_name_an_operator_without_a_form_is_a_failure() -> None:
 def test_by_name_limits_do_not_count_yet() -> None:
     limited = row("Relu", inputs=["X"], limits=[("never", "dim(X, 0) <= 0")])
     assert not Legalize(accepting(limited), by_name_at=18)(model_of("y = Relu(x)")).modified
+
+
+def test_by_name_a_form_that_the_conversion_refuses_goes_before_it() -> None:
+    """Scales along an axis came with opset 13: at 11 only the arithmetic is left."""
+    weights = "<float[3] s = {0.5, 1.0, 2.0}, int8[3] o = {0, 1, 2}>"
+    model = model_of("y = QuantizeLinear<axis = 1>(x, s, o)", outputs="int8[2,3] y", opset=13, weights=weights)
+    surface = accepting("QuantizeLinear", "Div", "Round", "Add", "Clip", "Cast", "Unsqueeze")
+    result = Legalize(surface, by_name_at=11)(model)
+    assert result.failures == []
+    assert "QuantizeLinear" not in operators(model)
+
+
+# -- ends and records ------------------------------------------------------------------------------------------------
+
+
+def test_an_identity_that_the_surface_refuses_is_reported_where_an_output_needs_it() -> None:
+    (failure,) = Legalize(all_but("Identity"))(model_of("y = Identity(x)")).failures
+    assert failure.op_type == "Identity"
+
+
+def test_forms_that_share_their_price_do_not_lead_in_circles() -> None:
+    model = model_of("y = GlobalMaxPool(x)", "float[1,2,4,4] x", "float[1,2,1,1] y")
+    result = Legalize(accepting("MaxPool"))(model)
+    assert result.failures == []
+    assert operators(model) == ["MaxPool"]
+
+
+def test_an_unknown_operator_that_only_a_form_brings_in_is_listed() -> None:
+    model = model_of("y = Neg(x)")
+    result = Legalize(accepting("Add", unlisted="unknown", refused=["Neg"]), allow_unknown={"Mul"})(model)
+    assert [(one.op_type, one.verdict) for one in result.allowed] == [("Mul", "unknown")]
+
+
+def test_an_allowed_node_is_not_replaced_by_other_unknown_ones() -> None:
+    model = model_of("y = Neg(x)")
+    result = Legalize(accepting("Add", unlisted="unknown"), allow_unknown={"Neg", "Mul", "Sub"})(model)
+    assert operators(model) == ["Neg"]
+    assert [one.op_type for one in result.allowed] == ["Neg"]
+
+
+def test_batched_products_are_cut_only_when_nothing_else_helps(run_onnxruntime, random_feeds) -> None:
+    matrices = row("MatMul", inputs=["A", "B"], limits=[("matrices only", "rank(A) == 2")])
+    model = model_of("y = MatMul(x, z)", "float[2,3,4] x, float[2,4,5] z", "float[2,3,5] y")
+    feeds = random_feeds(model)
+    expected = run_onnxruntime(model, feeds)["y"]
+    result = Legalize(accepting(matrices, "Reshape", "Split", "Concat"))(model)
+    assert result.failures == []
+    assert operators(model).count("MatMul") == 2
+    np.testing.assert_allclose(run_onnxruntime(model, feeds)["y"], expected, rtol=1e-5, atol=1e-6)
