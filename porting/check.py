@@ -5,15 +5,11 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-import onnx_ir as ir
-
 from porting.frontends import Source
 from porting.pipeline import Pipeline
 from porting.target import Target
-from porting_passes import provenance
 from porting_passes.legality import Illegal, Unknown, check
-from porting_passes.legalize import Failure
-from porting_passes.operator_set import qualified
+from porting_passes.legalize import Failure, failure_of
 from porting_passes.quantize_static import ActivationRange
 
 SCHEMA_VERSION = 1
@@ -103,16 +99,3 @@ def _judge_all(pipeline: Pipeline) -> list[Failure]:
             continue
         failures.append(failure_of(node, verdict))
     return failures
-
-
-def failure_of(node: ir.Node, verdict: Illegal | Unknown) -> Failure:
-    """A verdict with the place in the user's model; no candidate was tried."""
-    return Failure(
-        node=node.name or (node.outputs[0].name if node.outputs else "") or "",
-        operator=qualified(node.domain, node.op_type),
-        op_type=node.op_type,
-        verdict="illegal" if isinstance(verdict, Illegal) else "unknown",
-        reasons=verdict.reasons,
-        candidates=(),
-        place=provenance.place(node.outputs[0]) if node.outputs else "",
-    )

@@ -39,7 +39,7 @@ def measure_port(
         budget=budget,
         origins=port.origins,
         reference=source.reference,
-        reference_name=source.reference_name,
+        reference_name=source.reference.name,
         numerics=table.numerics(),
         lines=table.lines,
         file=port.stock_file,

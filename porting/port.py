@@ -85,7 +85,7 @@ def port(request: Request, say: Say = lambda line: None) -> Parity | None:
         record = _record(request, source, unrewritten, pipeline, calibration, folder)
         parity = None
         if request.weights != "none":
-            say(f"compare   {len(samples)} samples ({inputs}) with {source.reference_name}")
+            say(f"compare   {len(samples)} samples ({inputs}) with {source.reference.name}")
             parity = measure_port(
                 PortFolder(folder, record), source, unrewritten, samples,
                 inputs=inputs, budget=budget, threads=request.threads,
@@ -217,6 +217,7 @@ def _record(
         "opset": pipeline.model.opset_imports.get("", 1),
         "inputs": manifest.signature(unrewritten.graph.inputs),
         "outputs": manifest.signature(unrewritten.graph.outputs),
+        "dims": {name: list(bounds) for name, bounds in sorted(pipeline.dims.items())},
         "tools": manifest.tools(),
         "threads": {"intra_op": 1},
         "operators": {

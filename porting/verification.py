@@ -50,7 +50,7 @@ def verify(
         port,
         loaded,
         model,
-        Samples(inputs or evidence, model.graph.inputs, dict(loaded.dims)),
+        Samples(inputs or evidence, model.graph.inputs, {k: (v[0], v[1]) for k, v in port.manifest["dims"].items()}),
         inputs="user" if inputs is not None else _whose(out),
         budget=load_budget(budget),
         threads=threads,

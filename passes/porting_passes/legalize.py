@@ -22,7 +22,7 @@ from porting_passes.operator_set import OperatorSet, qualified
 from porting_passes.rewrite import Applied
 from porting_passes.splice import Names, discard
 
-__all__ = ["Failure", "Legalize", "LegalizeResult", "Reason"]
+__all__ = ["Failure", "Legalize", "LegalizeResult", "Reason", "failure_of"]
 
 MAX_DEPTH = 8
 """Decompositions inside decompositions; the longest chain of ours (attention to fixed operators) has five."""
@@ -108,9 +108,9 @@ class Legalize(ir.passes.InPlacePass):
             if plan.choice is not None:
                 todo.append(node)
             elif plan.cost is not None:
-                result.allowed.append(_failure(node, verdict, plan))
+                result.allowed.append(failure_of(node, verdict, plan.tried))
             elif self._later is None or isinstance(verdict, Illegal):
-                result.failures.append(_failure(node, verdict, plan))
+                result.failures.append(failure_of(node, verdict, plan.tried))
         if result.failures or not todo:
             return result
         names = Names(model)
@@ -206,7 +206,7 @@ class Legalize(ir.passes.InPlacePass):
             verdict = self._judge(node)
             if not isinstance(verdict, Legal):
                 kept = result.failures if plan.cost is None else result.allowed
-                kept.append(_failure(node, verdict, plan))
+                kept.append(failure_of(node, verdict, plan.tried))
             return
         sources = tuple(dict.fromkeys(s for v in node.outputs for s in provenance.of(v).sources or (v.name or "",)))
         result.applied.append(Applied(plan.choice.name, plan.choice.contract, sources))
@@ -228,13 +228,14 @@ def _word(verdict: Illegal | Unknown) -> Literal["illegal", "unknown"]:
     return "illegal" if isinstance(verdict, Illegal) else "unknown"
 
 
-def _failure(node: ir.Node, verdict: Illegal | Unknown, plan: _Plan) -> Failure:
+def failure_of(node: ir.Node, verdict: Illegal | Unknown, tried: tuple[tuple[str, str], ...] = ()) -> Failure:
+    """A verdict with the place in the user's model and the candidates that were tried."""
     return Failure(
         node=node.name or next((v.name for v in node.outputs if v.name), ""),
         operator=qualified(node.domain, node.op_type),
         op_type=node.op_type,
         verdict=_word(verdict),
         reasons=verdict.reasons,
-        candidates=plan.tried,
+        candidates=tried,
         place=provenance.place(node.outputs[0]) if node.outputs else "",
     )

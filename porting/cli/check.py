@@ -25,17 +25,8 @@ def command(source: str, as_is: bool, as_json: bool, **rest: Any) -> int:
     from porting import frontends
     from porting.check import check_source
     from porting.pipeline import describe
-    from porting.target import Target
 
-    target = Target.resolve(
-        rest["backend"],
-        rest["surface"],
-        scheme=rest["scheme"],
-        dtype=rest["dtype"],
-        shapes=dict(rest["shapes"]),
-        dims=dict(rest["dims"]),
-        allow_unknown=frozenset(options.names(rest["allow_unknown"])),
-    )
+    target = options.resolved(rest)
     checked = check_source(frontends.load(source), target, as_is=as_is)
     if as_json:
         click.echo(json.dumps(checked.to_json(), indent=1, sort_keys=True, ensure_ascii=False))

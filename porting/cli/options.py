@@ -6,11 +6,14 @@ import os
 import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from porting.errors import UsageError
+
+if TYPE_CHECKING:
+    from porting.target import Target
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -85,6 +88,21 @@ def target(command: Command) -> Command:
     ):
         command = option(command)
     return command
+
+
+def resolved(given: dict[str, Any]) -> Target:
+    """The Target of the options that :func:`target` added; they are taken out of ``given``."""
+    from porting.target import Target
+
+    return Target.resolve(
+        given.pop("backend"),
+        given.pop("surface"),
+        scheme=given.pop("scheme"),
+        dtype=given.pop("dtype"),
+        shapes=dict(given.pop("shapes")),
+        dims=dict(given.pop("dims")),
+        allow_unknown=frozenset(names(given.pop("allow_unknown"))),
+    )
 
 
 def threads(command: Command) -> Command:

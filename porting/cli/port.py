@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from porting.cli import options
+
+if TYPE_CHECKING:
+    from porting.emit import WeightPlace
 
 METHODS = ("minmax", "percentile", "mse", "entropy")
 PATH = click.Path(path_type=Path)
@@ -42,26 +45,16 @@ PATH = click.Path(path_type=Path)
 @options.threads
 @click.option("--force", is_flag=True, help="Replace an earlier port at OUT.")
 @click.option("-o", "out", required=True, type=PATH, metavar="OUT", help="The folder to make.")
-def command(out: Path, source: str, weights: str | None, threads: int, force: bool, **rest: Any) -> int:
+def command(out: Path, source: str, weights: WeightPlace | None, threads: int, force: bool, **rest: Any) -> int:
     """Port SOURCE (an .onnx or .pt2 file, or package.module:factory) to a backend, into the folder OUT.
 
     Rewrites it into the operators of the surface, quantizes it, emits it, and measures its parity with the source.
     """
     from porting.cli.summary import print_parity
     from porting.port import Request, port
-    from porting.target import Target
 
-    files = {name: rest.pop(name) for name in ("calibrate", "method", "inputs", "budget")}
-    target = Target.resolve(
-        rest["backend"],
-        rest["surface"],
-        scheme=rest["scheme"],
-        dtype=rest["dtype"],
-        shapes=dict(rest["shapes"]),
-        dims=dict(rest["dims"]),
-        allow_unknown=frozenset(options.names(rest["allow_unknown"])),
-    )
-    request = Request(source, target, out, **files, weights=weights or "beside", threads=threads, force=force)  # type: ignore[arg-type]
+    target = options.resolved(rest)
+    request = Request(source, target, out, **rest, weights=weights or "beside", threads=threads, force=force)
     parity = port(request, say=lambda line: click.echo(line, err=True))
     if parity is None:
         click.echo(f"{out}: ported without weights; parity not measured")

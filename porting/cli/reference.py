@@ -20,4 +20,4 @@ def command(source: str, inputs: Path, outputs: Path) -> None:
 
     loaded = frontends.load(source)
     count = samples.run_file(loaded.reference, loaded.model.graph.inputs, inputs, outputs)
-    click.echo(f"{outputs}: {count} samples of {source} on {loaded.reference_name}")
+    click.echo(f"{outputs}: {count} samples of {source} on {loaded.reference.name}")

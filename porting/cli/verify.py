@@ -51,11 +51,8 @@ def command(
     parity = verify(out, source=source, inputs=inputs, budget=budget, threads=threads)
     document = parity.to_json()
     print_parity(parity, out)
-    if junit is not None:
-        options.write(junit, junits.render(document, strict=strict))
-    if html is not None:
-        options.write(html, report.render(document, manifest.without_report(manifest.read(out))))
     failed = parity.verdict == "fail" or (strict and parity.verdict != "pass")
+    checks = []
     if update_baseline and baseline is not None:
         baselines.store(document, baseline)
         click.echo(f"  baseline: {baseline}")
@@ -65,4 +62,9 @@ def command(
         for check in regressions:
             click.echo(f"  worse than the baseline: {check.sentence()}")
         failed = failed or bool(regressions)
+    if junit is not None:
+        document["checks"] += [check.to_json() for check in checks]
+        options.write(junit, junits.render(document, strict=strict))
+    if html is not None:
+        options.write(html, report.render(parity.to_json(), manifest.without_report(manifest.read(out))))
     return 1 if failed else 0

@@ -14,7 +14,7 @@ from google.protobuf.message import DecodeError
 
 from porting.errors import InvalidModelError
 from porting.frontends import origin
-from porting.frontends.source import Arrays, Source
+from porting.frontends.source import Arrays, Reference, Source
 
 OLDEST_OPSET = 11
 _CHUNK = 1 << 22
@@ -33,8 +33,7 @@ def load(path: Path) -> Source:
         kind="onnx",
         model=model,
         digest=_digest(path, model),
-        reference=lambda inputs: run_onnxruntime(path, inputs),
-        reference_name="onnxruntime, float32, optimizations disabled",
+        open_reference=lambda: open_reference(path, model),
     )
 
 
@@ -84,23 +83,28 @@ def check_weights(model: ir.Model) -> None:
         )
 
 
-def run_onnxruntime(path: Path, inputs: Mapping[str, np.ndarray]) -> Arrays:
-    """Run a model file in stock onnxruntime on CPU, one thread, graph optimizations disabled."""
-    session = open_session(path)
-    names = [o.name for o in session.get_outputs()]
-    return dict(zip(names, session.run(names, dict(inputs)), strict=True))
+def open_reference(path: Path, model: ir.Model) -> Reference:
+    """Stock onnxruntime on the file; where it refuses the model our interpreter, and then the name says so."""
+    from porting import stock_runtime
+
+    try:
+        session = stock_runtime.open_session(path)
+    except stock_runtime.RefusedError as refusal:
+        return _interpreted(model, str(refusal))
+    return Reference(stock_runtime.NAME, lambda inputs: stock_runtime.run(session, inputs))
 
 
-def open_session(path: Path):  # type: ignore[no-untyped-def]  # onnxruntime ships no types
-    """A stock onnxruntime session with optimizations disabled and one thread."""
-    import onnxruntime
+def _interpreted(model: ir.Model, refusal: str) -> Reference:
+    from porting.simulation.interpreter import Interpreter
+    from porting_kernels import dtypes
 
-    options = onnxruntime.SessionOptions()
-    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-    options.intra_op_num_threads = 1
-    options.inter_op_num_threads = 1
-    options.log_severity_level = 3
-    return onnxruntime.InferenceSession(os.fspath(path), options, providers=["CPUExecutionProvider"])
+    interpreter = Interpreter(model)
+    codes = {str(v.name): v.dtype for v in model.graph.outputs}
+
+    def run(inputs: Mapping[str, np.ndarray]) -> Arrays:
+        return {name: dtypes.to_numpy(t, codes[name]) for name, t in interpreter.run(inputs).items()}
+
+    return Reference(f"our interpreter, not independent: onnxruntime refuses the source ({refusal})", run)
 
 
 def _tensors(proto: onnx.ModelProto) -> Iterator[onnx.TensorProto]:

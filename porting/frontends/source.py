@@ -1,8 +1,9 @@
-"""What the user brings, in one form: a model with provenance, a digest, and an independent reference."""
+"""What the user brings, in one form: a model with provenance, a digest, and a reference."""
 
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
@@ -11,13 +12,27 @@ import onnx_ir as ir
 Arrays = dict[str, np.ndarray]
 
 
+@dataclasses.dataclass(frozen=True)
+class Reference:
+    """The source run on CPU in float32: graph inputs by name in, graph outputs by name out.
+
+    name: what runs it, for people. May be called from several threads.
+    """
+
+    name: str
+    run: Callable[[Mapping[str, np.ndarray]], Arrays]
+
+    def __call__(self, inputs: Mapping[str, np.ndarray]) -> Arrays:
+        """The outputs for one sample."""
+        return self.run(inputs)
+
+
 @dataclasses.dataclass
 class Source:
     """A source after import.
 
     text: as the user wrote it. kind: ``onnx``, ``pt2`` or ``factory``. digest: sha256 over what the model computes.
-    reference: the source run on CPU in float32 by something that is not our interpreter; graph inputs by name in,
-    graph outputs by name out. reference_name: what that something is.
+    open_reference: makes the reference, which may cost as much as loading the model; see ``reference``.
     example_inputs: arrays by input name that came with the source (one sample), or None.
     dims: intervals of symbolic dimensions that came with the source.
     not_in_graph: parts of the source that the graph does not hold.
@@ -27,8 +42,12 @@ class Source:
     kind: str
     model: ir.Model
     digest: str
-    reference: Callable[[Mapping[str, np.ndarray]], Arrays]
-    reference_name: str
+    open_reference: Callable[[], Reference]
     example_inputs: Arrays | None = None
     dims: Mapping[str, tuple[int, int]] = dataclasses.field(default_factory=dict)
     not_in_graph: Sequence[str] = ()
+
+    @functools.cached_property
+    def reference(self) -> Reference:
+        """The reference, opened once: something that is not our interpreter wherever there is such a thing."""
+        return self.open_reference()

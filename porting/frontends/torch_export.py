@@ -24,7 +24,7 @@ import torch
 from porting.errors import InvalidModelError, UsageError
 from porting.frontends import origin
 from porting.frontends.onnx_file import check_weights
-from porting.frontends.source import Arrays, Source
+from porting.frontends.source import Arrays, Reference, Source
 
 # The newest opset that onnxruntime's released kernels cover and the exporter writes natively.
 EXPORT_OPSET = 20
@@ -103,8 +103,7 @@ def _source(
         kind=kind,
         model=model,
         digest=_digest(model),
-        reference=reference,
-        reference_name="the user's module, eager, float32",
+        open_reference=lambda: Reference("the user's module, eager, float32", reference),
         example_inputs=example_arrays or None,
         dims=dims,
     )

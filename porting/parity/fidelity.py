@@ -25,6 +25,7 @@ import onnx_ir as ir
 import onnxruntime
 import torch
 
+from porting import stock_runtime
 from porting.parity.metrics import Accumulator, Metrics
 from porting.parity.sampling import Sample, fit, in_order
 from porting.parity.widen import widened
@@ -80,19 +81,19 @@ def measure_fidelity(
 
     tie: relative distance from the border between two codes within which either code is right.
     """
-    against = f"onnxruntime {onnxruntime.__version__}, graph optimizations disabled"
+    against = stock_runtime.NAME
     if _has_bfloat16(ported):
         against += ", bfloat16 widened to float32"
     quantizers = {node.outputs[0].name or "": node for node in ported.graph if _is_quantizer(node)}
     try:
         session = stock_session(file, extra_outputs=tuple(quantizers), widen=_has_bfloat16(ported))
-    except Exception as error:  # onnxruntime raises its own, unexported classes, one a status code
+    except stock_runtime.RefusedError as error:
         return Fidelity(against, not_measured=f"it does not load {file.name}: {str(error).splitlines()[0]}")
     simulation = Interpreter(ported)
 
     def one(sample: Sample) -> tuple[dict[str, Accumulator], dict[str, Codes], dict[str, str]]:
         inputs = fit(ported, sample)
-        expected = run_session(session, {name: _plain(tensor) for name, tensor in inputs.items()})
+        expected = stock_runtime.run(session, {name: _plain(tensor) for name, tensor in inputs.items()})
         codes: dict[str, Codes] = {}
         before: dict[str, torch.Tensor] = dict(inputs)
         sources = {node.inputs[0].name or "" for node in quantizers.values() if node.inputs[0] is not None}
@@ -128,15 +129,10 @@ def measure_fidelity(
 def stock_session(
     file: Path, *, extra_outputs: Iterable[str] = (), widen: bool = False
 ) -> onnxruntime.InferenceSession:
-    """An onnxruntime session on CPU: one thread, graph optimizations disabled.
+    """A session of a written file (see ``stock_runtime``).
 
     extra_outputs: names of inner int8 values to give out. widen: turn bfloat16 into float32 first.
     """
-    options = onnxruntime.SessionOptions()
-    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-    options.intra_op_num_threads = options.inter_op_num_threads = 1
-    options.log_severity_level = 4
-    options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(file.parent))
     proto = onnx.load(file, load_external_data=False)
     if widen:
         proto = widened(proto, file.parent)
@@ -144,13 +140,7 @@ def stock_session(
     for name in extra_outputs:
         if name not in present:
             proto.graph.output.append(onnx.helper.make_tensor_value_info(name, onnx.TensorProto.INT8, None))
-    return onnxruntime.InferenceSession(proto.SerializeToString(), options, providers=["CPUExecutionProvider"])
-
-
-def run_session(session: onnxruntime.InferenceSession, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """All outputs by name."""
-    names = [output.name for output in session.get_outputs()]
-    return dict(zip(names, session.run(names, dict(inputs)), strict=True))
+    return stock_runtime.open_session(proto, file.parent)
 
 
 def _has_bfloat16(model: ir.Model) -> bool:

@@ -116,3 +116,37 @@ def test_a_baseline_is_written_and_then_held(folder: Path, tmp_path: Path) -> No
     result = run(verify.command, folder, "--baseline", baseline)
     assert result.return_value == 1
     assert "worse than the baseline" in result.output
+
+
+def test_a_regression_is_in_the_junit_file(folder: Path, tmp_path: Path) -> None:
+    baseline, junit = tmp_path / "baseline.json", tmp_path / "j.xml"
+    run(verify.command, folder, "--baseline", baseline, "--update-baseline")
+    document = json.loads(baseline.read_text())
+    document["outputs"][0]["nan_count"] = -1
+    baseline.write_text(json.dumps(document))
+    assert run(verify.command, folder, "--baseline", baseline, "--junit", junit).return_value == 1
+    suites = ElementTree.fromstring(junit.read_text())
+    assert suites.attrib["failures"] == "1"
+
+
+def test_new_inputs_are_cut_within_the_range_that_was_ported(tmp_path: Path) -> None:
+    """The source leaves the batch open; the port bounds it by 3, and 7 rows are three samples."""
+    source = tmp_path / "source.onnx"
+    shutil.copy(CNN / "model.onnx", source)
+    with np.load(CNN / "test.npz") as data:
+        np.savez(tmp_path / "x.npz", image=data["image"][:7])
+    arguments = (
+        "--backend",
+        "reference",
+        "--dim",
+        "batch=1..3",
+        "--inputs",
+        tmp_path / "x.npz",
+        "-o",
+        tmp_path / "out",
+    )
+    assert run(port.command, source, *arguments).return_value == 0
+    assert json.loads((tmp_path / "out" / "port.json").read_text())["dims"] == {"batch": [1, 3]}
+    html = tmp_path / "r.html"
+    assert run(verify.command, tmp_path / "out", "--inputs", tmp_path / "x.npz", "--html", html).return_value == 0
+    assert "3 samples" in html.read_text()

@@ -3,12 +3,13 @@
 import os
 from pathlib import Path
 
+import ml_dtypes
 import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from porting import frontends
+from porting import frontends, stock_runtime
 from porting.errors import InvalidModelError, UsageError
 
 
@@ -178,3 +179,28 @@ def test_what_is_no_source_is_a_usage_error(tmp_path: Path, monkeypatch: pytest.
     (tmp_path / "model.tflite").touch()
     with pytest.raises(UsageError, match=r"required an \.onnx file"):
         frontends.load(text)
+
+
+def test_a_source_that_onnxruntime_refuses_has_a_reference_that_says_so(tmp_path: Path) -> None:
+    """onnxruntime's CPU provider has no bfloat16 Add."""
+    graph = helper.make_graph(
+        [helper.make_node("Add", ["x", "x"], ["y"])],
+        "g",
+        [helper.make_tensor_value_info("x", TensorProto.BFLOAT16, [2])],
+        [helper.make_tensor_value_info("y", TensorProto.BFLOAT16, [2])],
+    )
+    path = saved(tmp_path, helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8))
+    source = frontends.load(str(path))
+    assert "not independent" in source.reference.name
+    x = np.array([1.5, -2.0], ml_dtypes.bfloat16)
+    assert source.reference({"x": x})["y"].tolist() == [3.0, -4.0]
+
+
+def test_one_session_serves_all_samples(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened = []
+    real = stock_runtime.open_session
+    monkeypatch.setattr(stock_runtime, "open_session", lambda *a: opened.append(a) or real(*a))
+    source = frontends.load(str(saved(tmp_path, model())))
+    for _ in range(3):
+        source.reference({"x": np.zeros((1, 4), np.float32)})
+    assert len(opened) == 1

@@ -7,7 +7,8 @@ import onnx_ir as ir
 import pytest
 import torch
 
-from porting.parity.fidelity import _compare_codes, measure_fidelity, run_session, stock_session
+from porting import stock_runtime
+from porting.parity.fidelity import _compare_codes, measure_fidelity, stock_session
 from porting.parity.widen import widened
 from porting_passes.operators import quantize
 
@@ -111,6 +112,6 @@ def test_optimizations_are_off_and_inner_values_come_out(make_net, samples, tmp_
     path = written(quantized_model(), tmp_path / "twin.onnx")
     session = stock_session(path, extra_outputs=["q"])
     assert session.get_session_options().graph_optimization_level.name == "ORT_DISABLE_ALL"
-    outputs = run_session(session, {"x": np.zeros(64, dtype=np.float32)})
+    outputs = stock_runtime.run(session, {"x": np.zeros(64, dtype=np.float32)})
     assert outputs["q"].dtype == np.int8
     assert set(outputs["q"].tolist()) == {3}

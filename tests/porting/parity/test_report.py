@@ -58,6 +58,7 @@ def port():
         "files": {"model.onnx": "sha256:" + "1" * 64},
         "consumer": "atc --framework=5 --model=model.onnx",
         "weights": "beside",
+        "dims": {},
     }  # fmt: skip
     return document
 
