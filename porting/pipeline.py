@@ -59,26 +59,19 @@ class Pipeline:
         """Rewrite into float operators of the surface, at its opset. Sets ``failures`` where that is impossible."""
         accepts = self.target.surface.operator_set.accepts
         self._run(Canonicalize())
-        self._run(MaterializeReshape())
-        self._run(Canonicalize())
+        self._then_canonicalize(MaterializeReshape())
         opset = self.target.surface.opset or self.model.opset_imports[""]
         self._legalize(by_name_at=opset)
         if self.failures:
             return
-        self._run(ConvertOpset(opset))
-        self._run(Canonicalize())
-        for step in fusions(accepts=accepts):
-            self._run(step)
-        self._run(Canonicalize())
+        self._then_canonicalize(ConvertOpset(opset))
+        self._then_canonicalize(*fusions(accepts=accepts))
         self._legalize()
-        if not self.failures:
-            self._run(Canonicalize())
 
     def to_dtype(self) -> None:
         """Carry the target's floating type between operators."""
         if self.target.dtype in _DTYPES:
-            self._run(ConvertDtype(_DTYPES[self.target.dtype]))
-            self._run(Canonicalize())
+            self._then_canonicalize(ConvertDtype(_DTYPES[self.target.dtype]))
             self._legalize()
 
     def quantize(self, ranges: Mapping[str, ActivationRange]) -> ir.Model:
@@ -138,11 +131,21 @@ class Pipeline:
         self.applied += result.applied
         self.failures = list(result.failures)
         self.allowed = list(result.allowed)
+        if result.modified and not self.failures:
+            self._run(Canonicalize())
 
-    def _run(self, step: ir.passes.InPlacePass) -> None:
+    def _then_canonicalize(self, *steps: ir.passes.InPlacePass) -> None:
+        """Run passes, and tidy up once behind them if any of them changed something."""
+        changed = [self._run(step) for step in steps]
+        if any(changed):
+            self._run(Canonicalize())
+
+    def _run(self, step: ir.passes.InPlacePass) -> bool:
+        """Run one pass and keep its record; whether it changed the model."""
         result = step(self.model)
         self.passes.append(type(step).__name__)
         self.applied += getattr(result, "applied", ())
+        return bool(result.modified)
 
 
 def describe(failure: Failure) -> str:
