@@ -18,7 +18,7 @@ from porting_kernels.precision import rounds_once
 from porting_kernels.registry import kernel
 
 
-@kernel("Relu")
+@kernel("Relu", in_place=torch.relu_)
 def relu(x: torch.Tensor, *, consumed_inputs: list[int] | None = None) -> torch.Tensor:
     """max(x, 0)."""
     return torch.relu(x)
@@ -145,8 +145,19 @@ def clip_by_attributes(
     return torch.clamp(x, min, max)
 
 
-@kernel("Clip", since=11)
-def clip(x: torch.Tensor, low: torch.Tensor | None = None, high: torch.Tensor | None = None) -> torch.Tensor:
+def _clip_over(x: torch.Tensor, low: torch.Tensor | None = None, high: torch.Tensor | None = None) -> torch.Tensor:
+    result: torch.Tensor = clip(x, low, high, out=x)
+    return result
+
+
+@kernel("Clip", since=11, in_place=_clip_over)
+def clip(
+    x: torch.Tensor,
+    low: torch.Tensor | None = None,
+    high: torch.Tensor | None = None,
+    *,
+    out: torch.Tensor | None = None,
+) -> torch.Tensor:
     """max(low, min(high, x)) with scalar limits; all of it is ``high`` where low > high. NaN stays NaN."""
     for limit in (low, high):
         if limit is not None and limit.numel() != 1:
@@ -156,4 +167,4 @@ def clip(x: torch.Tensor, low: torch.Tensor | None = None, high: torch.Tensor | 
     if x.dtype in WIDE_UNSIGNED:
         x = x if low is None else through_numpy(np.maximum, x, low.reshape(()))
         return x if high is None else through_numpy(np.minimum, x, high.reshape(()))
-    return torch.clamp(x, None if low is None else low.item(), None if high is None else high.item())
+    return torch.clamp(x, None if low is None else low.item(), None if high is None else high.item(), out=out)

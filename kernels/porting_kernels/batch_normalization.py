@@ -82,7 +82,7 @@ def _with_constant_statistics(
     return normalize
 
 
-@kernel("BatchNormalization", since=14, specialize=_with_constant_statistics)
+@kernel("BatchNormalization", since=14, specialize=_with_constant_statistics, owns_result=True)
 def batch_normalization(
     x: torch.Tensor,
     scale: torch.Tensor,
@@ -104,7 +104,7 @@ def batch_normalization(
     return results[:3]
 
 
-@kernel("BatchNormalization", since=9, specialize=_with_constant_statistics)
+@kernel("BatchNormalization", since=9, specialize=_with_constant_statistics, owns_result=True)
 def batch_normalization_9(
     x: torch.Tensor,
     scale: torch.Tensor,

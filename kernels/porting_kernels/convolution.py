@@ -64,7 +64,7 @@ def _packed_conv(
     return lambda x, w, b=None: convolution(x, b)
 
 
-@kernel("Conv", specialize=_packed_conv)
+@kernel("Conv", specialize=_packed_conv, owns_result=True)
 @rounds_once
 def conv(
     x: torch.Tensor,

@@ -41,7 +41,11 @@ class Context:
 
 @dataclasses.dataclass(frozen=True)
 class Kernel:
-    """One executable meaning, valid from opset ``since`` until the next registered one."""
+    """One executable meaning, valid from opset ``since`` until the next registered one.
+
+    specialize: makes a faster form for constant operands. in_place: the same operands, the result written over the
+    first one; it takes no attributes. owns_result: what it returns shares memory with nothing else.
+    """
 
     domain: str
     op_type: str
@@ -49,15 +53,23 @@ class Kernel:
     function: Callable[..., Any]
     takes_context: bool
     specialize: Specialize | None = None
+    in_place: Callable[..., Any] | None = None
+    owns_result: bool = False
 
 
 _KERNELS: dict[tuple[str, str], list[Kernel]] = {}
 
 
 def kernel(
-    op_type: str, *, domain: str = "", since: int = 1, specialize: Specialize | None = None
+    op_type: str,
+    *,
+    domain: str = "",
+    since: int = 1,
+    specialize: Specialize | None = None,
+    in_place: Callable[..., Any] | None = None,
+    owns_result: bool = False,
 ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Register the decorated function as the meaning of an operator from opset ``since`` on.
+    """Register the decorated function as the meaning of an operator from opset ``since`` on; see :class:`Kernel`.
 
     A second registration of the same (domain, type, since) is a ValueError.
     """
@@ -67,7 +79,7 @@ def kernel(
         if any(k.since == since for k in versions):
             raise ValueError(f"kernel {domain or 'ai.onnx'}::{op_type} since {since} is registered twice")
         takes_context = "context" in inspect.signature(function).parameters
-        versions.append(Kernel(domain, op_type, since, function, takes_context, specialize))
+        versions.append(Kernel(domain, op_type, since, function, takes_context, specialize, in_place, owns_result))
         versions.sort(key=lambda k: k.since)
         return function
 

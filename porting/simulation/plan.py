@@ -28,13 +28,17 @@ class ExecutionError(PortingError):
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Step:
-    """One node: ``call`` takes the values of ``inputs`` and gives those of ``outputs``; then ``frees`` are dropped."""
+    """One node: ``call`` takes the values of ``inputs`` and gives those of ``outputs``; then ``frees`` are dropped.
+
+    in_place: stands for ``call`` where nobody observes; it writes over its first operand.
+    """
 
     node: ir.Node
     call: Callable[..., Any]
     inputs: tuple[int, ...]
     outputs: tuple[int, ...]
     frees: tuple[int, ...]
+    in_place: Callable[..., Any] | None = None
 
 
 def describe_node(node: ir.Node) -> str:
@@ -86,10 +90,8 @@ class Plan:
         for slot, value in constants.items():
             self._template[slot] = value
         # A plain tuple a step, and a plain number where there is one output: the loop below pays for every look-up.
-        self._program = tuple(
-            (step.call, step.inputs, step.outputs[0] if len(step.outputs) == 1 else step.outputs, step.frees, step)
-            for step in self.steps
-        )
+        self._observed = tuple(_instruction(step, step.call) for step in self.steps)
+        self._program = tuple(_instruction(step, step.in_place or step.call) for step in self.steps)
 
     def __call__(self, *arguments: Any, observe: Observer | None = None) -> tuple[Any, ...]:
         """Run once. observe: called after each step with the frame, before values are freed; may replace values."""
@@ -99,7 +101,7 @@ class Plan:
         del arguments
         step: Step | None = None
         try:
-            for call, inputs, outputs, frees, step in self._program:
+            for call, inputs, outputs, frees, step in self._program if observe is None else self._observed:
                 result = call(*[frame[slot] for slot in inputs])
                 if isinstance(outputs, int):
                     frame[outputs] = result[0] if result.__class__ is tuple else result
@@ -117,6 +119,12 @@ class Plan:
                 raise
             raise located from error
         return tuple([frame[slot] for slot in self.results])
+
+
+def _instruction(
+    step: Step, call: Callable[..., Any]
+) -> tuple[Callable[..., Any], tuple[int, ...], int | tuple[int, ...], tuple[int, ...], Step]:
+    return call, step.inputs, step.outputs[0] if len(step.outputs) == 1 else step.outputs, step.frees, step
 
 
 def _spread(result: Any, outputs: tuple[int, ...], frame: list[Any]) -> None:

@@ -7,6 +7,7 @@ so.
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import inspect
 from collections.abc import Callable, Mapping, Sequence
@@ -16,6 +17,7 @@ import onnx_ir as ir
 import torch
 
 from porting.simulation import control_flow, schema_bodies
+from porting.simulation.memory_reuse import overwriting
 from porting.simulation.plan import ABSENT, Plan, Step, describe_node, place
 from porting_kernels import dtypes, registry
 from porting_kernels.errors import PortingError, UnsupportedOperatorError
@@ -75,6 +77,13 @@ class Planner:
             fix=f"add a model-local function {node.op_type!r} of domain {node.domain!r} with a body in standard ONNX "
             "to the model, or register a kernel for it with porting_kernels.registry.kernel",
         )
+
+    def kernel_of(self, node: ir.Node, opsets: Mapping[str, int]) -> registry.Kernel | None:
+        """The kernel that computes a node as it stands; None in float64, where results are promoted on their way."""
+        domain = "" if node.domain == "ai.onnx" else node.domain
+        if self._numerics.float64:
+            return None
+        return registry.lookup(domain, node.op_type, version_of(node, domain, opsets))
 
     def attribute_values(self, attributes: Mapping[str, ir.Attr]) -> dict[str, Any]:
         """Attributes as kernels take them; graphs are left out."""
@@ -204,8 +213,9 @@ class Scope:
             steps.append(self._step(node))
         results = [self._slot(value) for value in self._graph.outputs]
         parameters = inputs + [self.slots[value] for value in self.captures]
+        freed = _freeing(steps, kept={*self._constants, *results})
         return Plan(
-            _freeing(steps, kept={*self._constants, *results}),
+            overwriting(freed, lambda node: self._planner.kernel_of(node, self._opsets)),
             slots=self._count,
             parameters=parameters,
             results=results,
@@ -337,5 +347,5 @@ def _freeing(steps: Sequence[Step], kept: set[int]) -> list[Step]:
     for step in reversed(steps):
         last = {slot for slot in (*step.inputs, *step.outputs) if slot not in seen}
         seen |= last
-        freed.append(Step(step.node, step.call, step.inputs, step.outputs, tuple(sorted(last))))
+        freed.append(dataclasses.replace(step, frees=tuple(sorted(last))))
     return freed[::-1]
