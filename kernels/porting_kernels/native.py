@@ -12,7 +12,7 @@ from types import ModuleType
 
 import torch
 
-from porting_kernels import dyadic_histogram
+from porting_kernels import dyadic_histogram, fp8
 from porting_kernels.dyadic_histogram import DyadicHistogram, NonFiniteError
 from porting_kernels.numerics import Rounding
 from porting_kernels.rounding import saturate_int8
@@ -60,3 +60,23 @@ def histogram(x: torch.Tensor) -> DyadicHistogram:
         index = torch.unravel_index(torch.tensor(non_finite), x.shape)
         raise NonFiniteError(x.reshape(-1)[non_finite].item(), tuple(int(i) for i in index))
     return DyadicHistogram(exponent, counts.reshape(2, dyadic_histogram.BINS), zeros, low, high)
+
+
+def dequantize_blocks(
+    codes: torch.Tensor,
+    scales: torch.Tensor,
+    out: torch.Tensor,
+    *,
+    block: tuple[int, int] = fp8.BLOCK,
+    first_row: int = 0,
+    first_column: int = 0,
+) -> int:
+    """out[:] = block-scaled codes, and the number of NaN codes among them. See ``fp8.dequantize_blocks``.
+
+    codes: [r, c] float8 or int8. scales: [R, C] float32 or as there. out: [r, c] float32, bfloat16 or float16, any
+    strides: the float32 product is rounded to it once more, half to even.
+    """
+    nan = int(fp8.is_nan_e4m3(codes).sum()) if codes.dtype == torch.float8_e4m3fn else 0
+    product = fp8.dequantize_blocks(codes, scales, block=block, first_row=first_row, first_column=first_column)
+    out.copy_(product)
+    return nan
