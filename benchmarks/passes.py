@@ -83,7 +83,9 @@ def main() -> None:
     parser = harness.arguments(__doc__, runs=5)
     parser.add_argument("--backend", default="ascend-910b")
     parser.add_argument("--sizes", nargs="*", type=int, default=list(SIZES), metavar="N")
-    parser.add_argument("--limit", type=float, default=60, help="seconds after which a contender stops early (default 60)")
+    parser.add_argument(
+        "--limit", type=float, default=60, help="seconds after which a contender stops early (default 60)"
+    )
     options = parser.parse_args()
     contenders = [options.backend, "onnxscript"]
     results = []
