@@ -10,6 +10,7 @@ Bar: faster and smaller than onnxruntime.
 
 from __future__ import annotations
 
+import logging
 import tempfile
 import time
 from collections.abc import Iterator
@@ -31,6 +32,7 @@ def imports(contender: str) -> None:
     if contender == "onnxruntime":
         import onnxruntime.quantization  # noqa: F401
     else:
+        import porting.frontends.onnx_file
         import porting.pipeline
         import porting.quantization.calibration  # noqa: F401
 
@@ -68,6 +70,8 @@ def quantize_static(path: Path, network: str, method: str, threads: int) -> Any:
     from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType
     from onnxruntime.quantization import quantize_static as quantize
 
+    logging.disable(logging.WARNING)  # It warns of each batch normalization's vectors: every turn, hundreds of lines.
+
     class Reader:
         def __init__(self) -> None:
             self.rows = samples(network)
@@ -101,17 +105,18 @@ def quantize_static(path: Path, network: str, method: str, threads: int) -> Any:
 
 def port(path: Path, network: str, method: str, threads: int) -> Any:
     """Our pipeline for ascend-910b up to the quantized model."""
-    import onnx_ir
     import torch
 
+    from porting.frontends.onnx_file import read_model
     from porting.pipeline import Pipeline
     from porting.quantization.calibration import calibrate
     from porting.simulation.interpreter import Interpreter
     from porting.target import Target
 
     torch.set_num_threads(threads)
-    pipeline = Pipeline(onnx_ir.load(path), Target.resolve("ascend-910b", scheme="w8a8-static"))
-    pipeline.bind({"batch": (1, 64)})
+    pipeline = Pipeline(read_model(path), Target.resolve("ascend-910b", scheme="w8a8-static"))
+    batch = len(next(iter(next(samples(network)).values())))
+    pipeline.bind({"batch": (batch, batch)})
     pipeline.to_float_surface()
     pipeline.require_legal()
     names = [str(value.name) for value in pipeline.activations()]
@@ -119,6 +124,7 @@ def port(path: Path, network: str, method: str, threads: int) -> Any:
     ranges = calibrate(pipeline.model, names, samples(network), method=method, threads=threads)
     seconds = time.perf_counter() - start
     quantized = pipeline.quantize(ranges)
+    pipeline.require_legal()
 
     def notes() -> dict[str, str]:
         interpreter = Interpreter(quantized)

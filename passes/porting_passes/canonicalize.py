@@ -24,11 +24,16 @@ class Canonicalize(ir.passes.InPlacePass):
     def call(self, model: ir.Model) -> ir.passes.PassResult:
         """Canonicalize in place."""
         modified = FreezeDefaults()(model).modified
+        infer = True
         for _ in range(MAX_ROUNDS):
-            InferShapes()(model)
-            changed = [step(model).modified for step in (FoldConstants(), EliminateIdentity(), EliminateDeadCode())]
-            if not any(changed):
+            if infer:
+                InferShapes()(model)
+            folded, *removed = (
+                step(model).modified for step in (FoldConstants(), EliminateIdentity(), EliminateDeadCode())
+            )
+            if not (folded or any(removed)):
                 break
             modified = True
+            infer = folded  # New constants may settle shapes; a node less never does.
         modified |= DeduplicateInitializers()(model).modified
         return ir.passes.PassResult(model, modified)

@@ -69,13 +69,16 @@ class QuantizeResult(ir.passes.PassResult):
 def quantizable(
     model: ir.Model, style: QuantizationStyle, exclude: Mapping[str, str] | None = None
 ) -> Iterator[tuple[ir.Node, Linear | str]]:
-    """Every convolution and matrix product of the main graph, as a Linear or with the reason it stays in float.
+    """Every convolution and matrix product, as a Linear or with the reason it stays in float.
 
-    exclude: output or node name -> reason.
+    exclude: output or node name -> reason. Those inside the bodies of If, Loop and Scan always stay.
     """
-    for node in list(model.graph):
-        if node.domain in ("", "ai.onnx") and node.op_type in OPERATORS:
-            yield node, _judge(node, style, exclude or {}, model.opset_imports.get("", 1))
+    for node in list(model.graph.all_nodes()):
+        if node.domain in ("", "ai.onnx") and node.op_type in (*OPERATORS, "ConvTranspose"):
+            if node.graph is not model.graph:
+                yield node, "inside the body of a control-flow operator, where activations are not calibrated"
+            else:
+                yield node, _judge(node, style, exclude or {}, model.opset_imports.get("", 1))
 
 
 def _judge(node: ir.Node, style: QuantizationStyle, exclude: Mapping[str, str], opset: int) -> Linear | str:

@@ -7,6 +7,7 @@ and the operators right above it are compared before the matcher starts, so a no
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -113,13 +114,12 @@ def _above(node: ir.Node) -> frozenset[tuple[int, str]]:
     return frozenset((index, producer.op_type) for index, producer in producers if producer is not None)
 
 
-def _compile(rewrites: Sequence[Rewrite]) -> list[_Rule]:
-    rules = []
-    for rewrite in rewrites:
-        graph_pattern = patterns.Pattern(rewrite.pattern)._target_pattern
-        variants = graph_pattern.commute() if rewrite.commute else [graph_pattern]
-        rules += [_Rule(rewrite, variant) for variant in variants]
-    return rules
+@functools.cache
+def _compile(rewrite: Rewrite) -> tuple[_Rule, ...]:
+    """Once a process: tracing the patterns of all fusions takes as long as rewriting a small network with them."""
+    graph_pattern = patterns.Pattern(rewrite.pattern)._target_pattern
+    variants = graph_pattern.commute() if rewrite.commute else [graph_pattern]
+    return tuple(_Rule(rewrite, variant) for variant in variants)
 
 
 class RewritePass(ir.passes.InPlacePass):
@@ -136,7 +136,7 @@ class RewritePass(ir.passes.InPlacePass):
         self.rewrites = tuple(rewrites)
         self._accepts = accepts
         self._index: dict[tuple[str, str] | None, list[_Rule]] = {}
-        rules = _compile(self.rewrites)
+        rules = [rule for rewrite in self.rewrites for rule in _compile(rewrite)]
         for key in {rule.root for rule in rules}:
             self._index[key] = [rule for rule in rules if rule.root in (key, None)]
         self._ordered = any(rule.outputs > 1 for rule in rules)

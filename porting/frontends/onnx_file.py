@@ -59,10 +59,29 @@ def read_model(path: Path) -> ir.Model:
             _check_external(path, tensor)
     _check_structure(path, proto)
     model: ir.Model = ir.from_proto(proto)
+    del proto
+    _own_tensors(model)
     ir.external_data.set_base_dir(model.graph, path.parent)
     _check_opset(path, model)
     check_weights(model)
     return model
+
+
+def _own_tensors(model: ir.Model) -> None:
+    """Take tensors out of the protobuf message: it keeps all its memory for as long as one tensor refers to it."""
+
+    def own(tensor: ir.TensorProtocol | None) -> ir.TensorProtocol | None:
+        if not isinstance(tensor, ir.TensorProtoTensor) or tensor.dtype.bitwidth < 8:
+            return tensor
+        return ir.Tensor(tensor.numpy(), dtype=tensor.dtype, name=tensor.name)
+
+    for graph in model.graphs():
+        for value in graph.initializers.values():
+            value.const_value = own(value.const_value)
+        for node in graph:
+            for name, attribute in node.attributes.items():
+                if attribute.type == ir.AttributeType.TENSOR and attribute.value is not None:
+                    node.attributes[name] = ir.Attr(name, attribute.type, own(attribute.value))
 
 
 def check_weights(model: ir.Model) -> None:

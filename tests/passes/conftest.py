@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Mapping
+from types import FrameType
 from typing import Any
 
 import ml_dtypes
@@ -67,3 +69,25 @@ def _feeds(model: ir.Model, seed: int = 0, **dims: int) -> dict[str, np.ndarray]
 def random_feeds() -> Callable[..., dict[str, np.ndarray]]:
     """feeds(model, seed=0, **dims) -> one seeded array a graph input; ``dims`` give extents to symbols."""
     return _feeds
+
+
+def _count_calls(work: Callable[[], object]) -> int:
+    calls = 0
+
+    def profile(frame: FrameType, event: str, argument: object) -> None:
+        nonlocal calls
+        calls += event in ("call", "c_call")
+
+    before = sys.getprofile()
+    sys.setprofile(profile)
+    try:
+        work()
+    finally:
+        sys.setprofile(before)
+    return calls
+
+
+@pytest.fixture(scope="session")
+def count_calls() -> Callable[[Callable[[], object]], int]:
+    """count(work): how many function calls ``work()`` makes; unlike seconds, the same however busy the machine is."""
+    return _count_calls

@@ -245,6 +245,24 @@ def test_an_operator_that_the_style_lacks_stays_in_float():
     assert "no int8 MatMul" in QuantizeStatic({"x": ActivationRange(-1, 1)}, style)(model).kept[0].reason
 
 
+def test_transposed_convolutions_and_the_bodies_of_control_flow_are_listed_too():
+    model = model_of(
+        "float[1,2,4,4] x, bool c",
+        "float[1,2,5,5] y, float[1,2,4,4] z",
+        """y = ConvTranspose(x, w)
+        z = If(c) <then_branch = then () => (float[1,2,4,4] t) { t = Conv<pads = [0, 0, 0, 0]>(x, v) },
+                   else_branch = other () => (float[1,2,4,4] e) { e = Identity(x) }>""",
+        w=noise(2, 2, 2, 2),
+        v=noise(2, 2, 1, 1),
+    )
+    result = QuantizeStatic({"x": ActivationRange(-1, 1)}, CHANNELS)(model)
+    assert not result.modified
+    assert {(k.output, k.op_type): k.reason.split(",")[0] for k in result.kept} == {
+        ("y", "ConvTranspose"): "the surface has no int8 ConvTranspose",
+        ("t", "Conv"): "inside the body of a control-flow operator",
+    }
+
+
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
 def test_a_half_precision_model_keeps_its_type(dtype):
     import ml_dtypes
