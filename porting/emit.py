@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO, Literal
+from typing import Any, BinaryIO, Literal
 
 import onnx
 import onnx_ir as ir
+import torch
 
 import porting
+from porting.weights.view import STREAM, WeightView
 
 WEIGHTS = "weights.bin"
 WeightPlace = Literal["beside", "embed", "none"]
@@ -20,9 +23,10 @@ _ALIGNMENT = 64
 
 
 class WeightFile:
-    """Tensors appended to one file, each content once, aligned to 64 bytes.
+    """Tensors appended to one file, each content once, aligned to 64 bytes. A checkpoint's weights pass in blocks.
 
-    stored=False keeps the book without writing: the references of a model whose weights are left out.
+    stored=False keeps the book without writing: the references of a model whose weights are left out. A checkpoint's
+    weights are then not read either, and each has a place of its own.
     """
 
     def __init__(self, folder: Path, *, stored: bool = True) -> None:
@@ -30,36 +34,55 @@ class WeightFile:
         self._stored = stored
         self._stream: BinaryIO | None = None
         self._end = 0
-        self._places: dict[tuple[bytes, int], int] = {}
+        self._places: dict[Any, int] = {}
 
     def add(self, tensor: ir.TensorProtocol) -> ir.ExternalTensor:
         """The tensor as a reference into the file, written if its bytes are new."""
-        data = tensor.tobytes()
-        key = (hashlib.sha256(data).digest(), len(data))
-        if key not in self._places:
-            offset = -(-self._end // _ALIGNMENT) * _ALIGNMENT
-            if self._stored:
-                if self._stream is None:
-                    self._stream = (self._folder / WEIGHTS).open("wb")
-                self._stream.write(b"\0" * (offset - self._end))
-                self._stream.write(data)
-            self._places[key] = offset
-            self._end = offset + len(data)
+        offset = -(-self._end // _ALIGNMENT) * _ALIGNMENT
+        key = self._write(tensor, offset)
+        if self._places.setdefault(key, offset) == offset:
+            self._end = offset + tensor.nbytes
         return ir.ExternalTensor(
             location=WEIGHTS,
             offset=self._places[key],
-            length=len(data),
+            length=tensor.nbytes,
             dtype=tensor.dtype,
             shape=ir.Shape(tensor.shape.numpy()),
             name=tensor.name or "",
             base_dir=self._folder,
         )
 
+    def _write(self, tensor: ir.TensorProtocol, offset: int) -> Any:
+        """The key of the content. What is written at ``offset`` counts only if the content is new."""
+        if not self._stored and isinstance(tensor, WeightView):
+            return id(tensor)
+        digest = hashlib.sha256()
+        if self._stored and self._stream is None:
+            self._stream = (self._folder / WEIGHTS).open("wb")
+        if self._stream is not None:
+            self._stream.seek(self._end)
+            self._stream.truncate()
+            self._stream.write(b"\0" * (offset - self._end))
+        for block in _blocks(tensor):
+            digest.update(block)
+            if self._stream is not None:
+                self._stream.write(block)
+        return digest.digest(), tensor.nbytes
+
     def close(self) -> None:
         """Flush and close; a file that holds nothing is not made."""
         if self._stream is not None:
+            self._stream.truncate(self._end)
             self._stream.close()
             self._stream = None
+
+
+def _blocks(tensor: ir.TensorProtocol) -> Iterator[bytes | memoryview]:
+    if isinstance(tensor, WeightView):
+        for _, rows in tensor.blocks(STREAM):
+            yield rows.view(-1).view(torch.uint8).numpy().data
+    else:
+        yield tensor.tobytes()
 
 
 def write_model(model: ir.Model, path: Path, weights: WeightFile | None) -> None:
@@ -73,7 +96,9 @@ def write_model(model: ir.Model, path: Path, weights: WeightFile | None) -> None
         for graph in model.graphs():
             for value in graph.initializers.values():
                 tensor = value.const_value
-                if tensor is not None and tensor.nbytes > _SMALL and tensor.dtype != ir.DataType.STRING:
+                if tensor is None or tensor.dtype == ir.DataType.STRING:
+                    continue
+                if tensor.nbytes > _SMALL or isinstance(tensor, WeightView):
                     originals.append((value, tensor))
                     value.const_value = weights.add(tensor)
     try:

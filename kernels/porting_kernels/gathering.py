@@ -9,6 +9,7 @@ import torch
 from porting_kernels.carriers import moves
 from porting_kernels.errors import ShapeError
 from porting_kernels.registry import kernel
+from porting_kernels.streamed import StreamedWeight
 
 
 def counted_from_start(indices: torch.Tensor, length: int) -> torch.Tensor:
@@ -17,10 +18,19 @@ def counted_from_start(indices: torch.Tensor, length: int) -> torch.Tensor:
     return torch.where(indices < 0, indices + length, indices)
 
 
-@kernel("Gather")
+@kernel("Gather", streams=(0,))
+def gather(x: torch.Tensor | StreamedWeight, indices: torch.Tensor, *, axis: int = 0) -> torch.Tensor:
+    """Whole slices of an axis, which is replaced by the axes of ``indices``. Of a streamed x the rows that it needs."""
+    if isinstance(x, torch.Tensor):
+        return _gather(x, indices, axis=axis)
+    if axis not in (0, -len(x.shape)):
+        return _gather(x.tensor(), indices, axis=axis)
+    places, order = torch.unique(counted_from_start(indices, x.shape[0]), return_inverse=True)
+    return _gather(x.rows(places), order, axis=0)
+
+
 @moves
-def gather(x: torch.Tensor, indices: torch.Tensor, *, axis: int = 0) -> torch.Tensor:
-    """Whole slices of an axis, which is replaced by the axes of ``indices``."""
+def _gather(x: torch.Tensor, indices: torch.Tensor, *, axis: int) -> torch.Tensor:
     axis = axis + x.dim() if axis < 0 else axis
     places = counted_from_start(indices, x.shape[axis])
     if indices.dim() == 1:

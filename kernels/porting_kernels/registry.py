@@ -43,7 +43,8 @@ class Context:
 class Kernel:
     """One executable meaning, valid from opset ``since`` until the next registered one.
 
-    specialize: makes a faster form for constant operands. in_place: the same operands, the result written over the
+    specialize: makes a faster form for constant operands. streams: positions of operands that may also come as a
+    :class:`porting_kernels.streamed.StreamedWeight`. in_place: the same operands, the result written over the
     first one; it takes no attributes. owns_result: what it returns shares memory with nothing else.
     """
 
@@ -55,6 +56,7 @@ class Kernel:
     specialize: Specialize | None = None
     in_place: Callable[..., Any] | None = None
     owns_result: bool = False
+    streams: tuple[int, ...] = ()
 
 
 _KERNELS: dict[tuple[str, str], list[Kernel]] = {}
@@ -68,6 +70,7 @@ def kernel(
     specialize: Specialize | None = None,
     in_place: Callable[..., Any] | None = None,
     owns_result: bool = False,
+    streams: tuple[int, ...] = (),
 ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Register the decorated function as the meaning of an operator from opset ``since`` on; see :class:`Kernel`.
 
@@ -79,7 +82,9 @@ def kernel(
         if any(k.since == since for k in versions):
             raise ValueError(f"kernel {domain or 'ai.onnx'}::{op_type} since {since} is registered twice")
         takes_context = "context" in inspect.signature(function).parameters
-        versions.append(Kernel(domain, op_type, since, function, takes_context, specialize, in_place, owns_result))
+        versions.append(
+            Kernel(domain, op_type, since, function, takes_context, specialize, in_place, owns_result, streams)
+        )
         versions.sort(key=lambda k: k.since)
         return function
 

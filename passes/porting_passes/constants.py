@@ -7,6 +7,7 @@ import onnx_ir as ir
 
 from porting_passes import provenance
 from porting_passes.scopes import Scope
+from porting_passes.stored import is_stored
 
 
 def constant_of(value: ir.Value | None) -> ir.TensorProtocol | None:
@@ -30,7 +31,7 @@ def constant_of(value: ir.Value | None) -> ir.TensorProtocol | None:
 def array_of(value: ir.Value | None, limit: int = 1 << 20) -> np.ndarray | None:
     """The contents of a constant of at most ``limit`` bytes; None for anything else. Larger ones are not read."""
     tensor = constant_of(value)
-    return tensor.numpy() if tensor is not None and tensor.nbytes <= limit else None
+    return tensor.numpy() if tensor is not None and tensor.nbytes <= limit and not is_stored(tensor) else None
 
 
 def ints_of(value: ir.Value | None) -> list[int] | None:

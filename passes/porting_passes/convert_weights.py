@@ -6,6 +6,8 @@ import ml_dtypes
 import numpy as np
 import onnx_ir as ir
 
+from porting_passes.stored import is_stored
+
 _BLOCK = 1 << 22
 _EAGER = 1 << 20
 _FLOAT32_MAX = np.float32(np.finfo(np.float32).max)
@@ -21,7 +23,10 @@ def overflowing(tensor: ir.TensorProtocol, dtype: ir.DataType) -> float | None:
     """The largest finite magnitude of a float32 tensor if rounding it to ``dtype`` gives infinity, else None.
 
     The float32 extremes do not count: exporters write them for "minus infinity", and they stay the extremes.
+    A stored tensor is not read here.
     """
+    if is_stored(tensor):
+        return None
     largest = 0.0
     flat = tensor.numpy().reshape(-1)
     for start in range(0, flat.size, _BLOCK):
@@ -34,6 +39,8 @@ def overflowing(tensor: ir.TensorProtocol, dtype: ir.DataType) -> float | None:
 
 def narrowed(tensor: ir.TensorProtocol, dtype: ir.DataType, name: str) -> ir.TensorProtocol:
     """A float32 tensor in ``dtype``, rounded to nearest even; a large one is converted anew each time it is read."""
+    if is_stored(tensor):
+        return tensor.converted(dtype, name)
 
     def convert() -> ir.TensorProtocol:
         array = tensor.numpy()

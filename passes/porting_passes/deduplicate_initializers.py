@@ -11,6 +11,7 @@ import onnx_ir as ir
 
 from porting_passes.scopes import subgraphs
 from porting_passes.splice import absorb
+from porting_passes.stored import is_stored
 
 _Kind = tuple[ir.DataType, tuple[int, ...]]
 _Key = tuple[_Kind, bytes]
@@ -23,7 +24,8 @@ class DeduplicateInitializers(ir.passes.InPlacePass):
     1. Equal bytes only: 0.0 and -0.0 differ, NaNs are equal when their bits are.
     2. A weight is read only when another one agrees with it in dtype and shape, and whole only when it also agrees in
        a few sampled elements. These are its key in an index, so the cost grows with the number of weights.
-    3. Initializers that are graph inputs (defaults) or graph outputs stay. So do those above ``limit`` bytes.
+    3. Initializers that are graph inputs (defaults) or graph outputs stay. So do those above ``limit`` bytes, and those
+       whose contents stay where they are stored.
     """
 
     def __init__(self, *, limit: int | None = None) -> None:
@@ -50,7 +52,11 @@ class DeduplicateInitializers(ir.passes.InPlacePass):
             tensor = value.const_value
             if tensor is None or value.is_graph_input() or value.is_graph_output():
                 continue
-            if tensor.dtype == ir.DataType.STRING or (self._limit is not None and tensor.nbytes > self._limit):
+            if (
+                tensor.dtype == ir.DataType.STRING
+                or is_stored(tensor)
+                or (self._limit is not None and tensor.nbytes > self._limit)
+            ):
                 continue
             kind = _kind(tensor)
             if kind not in shared:

@@ -12,6 +12,7 @@ import onnx_ir as ir
 
 from porting_kernels.errors import ShapeError
 from porting_passes.scopes import subgraphs
+from porting_passes.stored import is_stored
 
 _MADE_UP = re.compile(r"unk__\d+")
 SMALL = 1 << 14
@@ -113,7 +114,7 @@ def _without_weights(model: ir.Model) -> Iterator[None]:
     for graph in model.graphs():
         for value in graph.initializers.values():
             tensor = value.const_value
-            if tensor is not None and tensor.nbytes > SMALL:
+            if tensor is not None and (tensor.nbytes > SMALL or is_stored(tensor)):
                 kept.append((value, tensor))
                 value.const_value = None
     try:

@@ -9,6 +9,7 @@ import onnx
 import onnx_ir as ir
 
 from porting_passes.schemas import schema
+from porting_passes.stored import is_stored
 
 Dims = tuple[int | str | None, ...]
 OutputType = tuple[ir.DataType | None, Dims | None]
@@ -106,7 +107,7 @@ def constant_key(value: ir.Value) -> bytes | bool:
     tensor = constant_tensor(value)
     if tensor is None:
         return False
-    return tensor.tobytes() if tensor.size <= SMALL else True
+    return tensor.tobytes() if tensor.size <= SMALL and not is_stored(tensor) else True
 
 
 def attribute_key(node: ir.Node) -> tuple[Any, ...] | None:

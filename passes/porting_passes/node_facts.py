@@ -8,6 +8,7 @@ import numpy as np
 import onnx_ir as ir
 
 from porting_passes.inference import SMALL, constant_tensor, dims_of
+from porting_passes.stored import is_stored
 
 
 def attribute(node: ir.Node, name: str, default: Any = None) -> Any:
@@ -53,7 +54,9 @@ def is_constant(value: ir.Value | None) -> bool:
 def small_constant(value: ir.Value | None) -> np.ndarray[Any, Any] | None:
     """The contents of a constant of at most 64 elements, else None: decisions never depend on larger weights."""
     tensor = None if value is None else constant_tensor(value)
-    return tensor.numpy() if tensor is not None and tensor.size <= SMALL else None
+    if tensor is None or tensor.size > SMALL or is_stored(tensor):
+        return None
+    return tensor.numpy()
 
 
 def used(value: ir.Value) -> bool:

@@ -11,6 +11,7 @@ import torch
 
 from porting.simulation.plan import Observer, Step
 from porting.simulation.planner import Planner, data_of
+from porting.simulation.weight_cache import CachedWeight, WeightCache
 from porting_kernels import dtypes
 from porting_kernels.errors import DtypeError, PortingError, ShapeError
 from porting_kernels.numerics import EXACT, Numerics
@@ -27,14 +28,15 @@ class Interpreter:
 
     model: read once, when the interpreter is made; later changes to it are not seen. Its weights stay where they are.
     numerics: how operators compute; with ``float64`` every floating-point value is float64 from the inputs on.
+    memory: bytes of a checkpoint's weights that stay in memory between their uses; None for all of them.
 
     Raises UnsupportedOperatorError, when made, for an operator that nothing gives a meaning to. ``run`` may be called
     from several threads at once. It uses torch's intra-op threads as they are set.
     """
 
-    def __init__(self, model: ir.Model, *, numerics: Numerics = EXACT) -> None:
+    def __init__(self, model: ir.Model, *, numerics: Numerics = EXACT, memory: int | None = None) -> None:
         self._numerics = numerics
-        planner = Planner(model, numerics)
+        planner = Planner(model, numerics, WeightCache(memory))
         self._inputs = tuple(model.graph.inputs)
         self._outputs = tuple(model.graph.outputs)
         self._plan, self._slots = planner.main(model.graph)
@@ -135,7 +137,9 @@ class Interpreter:
 
 
 def _plain(result: Any) -> Any:
-    """A result as callers expect it: contiguous, whatever memory layout a kernel preferred."""
+    """A result as callers expect it: in memory and contiguous, whatever layout a kernel preferred."""
+    if isinstance(result, CachedWeight):
+        return result.tensor()
     return result.contiguous() if isinstance(result, torch.Tensor) else result
 
 

@@ -19,6 +19,8 @@ import torch
 from porting.simulation import control_flow, schema_bodies
 from porting.simulation.memory_reuse import overwriting
 from porting.simulation.plan import ABSENT, Plan, Step, describe_node, place
+from porting.simulation.weight_cache import CachedWeight, WeightCache
+from porting.weights.view import WeightView
 from porting_kernels import dtypes, registry
 from porting_kernels.errors import PortingError, UnsupportedOperatorError
 from porting_kernels.numerics import Numerics
@@ -32,10 +34,15 @@ _GRAPH_TYPES = (ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS)
 class Planner:
     """Makes the plans of one model under one numerics."""
 
-    def __init__(self, model: ir.Model, numerics: Numerics) -> None:
+    def __init__(self, model: ir.Model, numerics: Numerics, cache: WeightCache) -> None:
         self._functions = model.functions
         self._numerics = numerics
         self._tensors: dict[int, tuple[ir.TensorProtocol, torch.Tensor]] = {}
+        self._cache = cache
+        self._streamed: dict[int, CachedWeight] = {}
+        self.streams = any(
+            isinstance(v.const_value, WeightView) for g in model.graphs() for v in g.initializers.values()
+        )
         self._planned: dict[Any, Plan] = {}
         self._open: list[Any] = []
 
@@ -57,6 +64,17 @@ class Planner:
             known = self._tensors[id(tensor)] = (tensor, value)
         return known[1]
 
+    def constant(self, tensor: ir.TensorProtocol) -> torch.Tensor | CachedWeight:
+        """An initializer as steps find it: in memory, or where it is stored."""
+        if not isinstance(tensor, WeightView):
+            return self.tensor(tensor)
+        known = self._streamed.get(id(tensor))
+        if known is None:
+            dtype = tensor.torch_dtype
+            wanted = dtypes.promoted(dtype) if self._numerics.float64 else dtype
+            known = self._streamed[id(tensor)] = CachedWeight(tensor, self._cache, wanted)
+        return known
+
     def resolve(self, node: ir.Node, opsets: Mapping[str, int], bindings: Bindings) -> Call:
         """The call that computes a node without graphs inside."""
         domain = "" if node.domain == "ai.onnx" else node.domain
@@ -64,7 +82,8 @@ class Planner:
         attributes = _resolved_attributes(node, bindings)
         kernel = registry.lookup(domain, node.op_type, version)
         if kernel is not None:
-            return self._kernel_call(node, kernel, version, attributes)
+            call = self._kernel_call(node, kernel, version, attributes)
+            return _reading(call, kernel.streams) if self.streams else call
         function = self._functions.get((node.domain, node.op_type, node.overload))
         if function is not None:
             return self._function_call(function, _with_defaults(function, attributes))
@@ -124,7 +143,8 @@ class Planner:
         """The value of an operand that no run can change, else None."""
         if value is None or not value.is_initializer() or value.is_graph_input():
             return None
-        return self.tensor(data_of(value))
+        data = data_of(value)
+        return None if isinstance(data, WeightView) else self.tensor(data)
 
     def _function_call(self, function: ir.Function, bindings: Bindings) -> Call:
         key = (function.identifier(), tuple(sorted((n, a.type, _identity(a.value)) for n, a in bindings.items())))
@@ -247,7 +267,7 @@ class Scope:
             )
         slot = self._new_slot(value)
         if value.is_initializer() and not value.is_graph_input():
-            self._constants[slot] = self._planner.tensor(data_of(value))
+            self._constants[slot] = self._planner.constant(data_of(value))
         else:
             self.captures.append(value)
         return slot
@@ -325,6 +345,20 @@ def _call_function(plan: Plan, parameters: int, *operands: Any) -> tuple[Any, ..
 
 def _at_places(results: tuple[Any, ...], places: Sequence[int | None]) -> tuple[Any, ...]:
     return tuple([None if place is None else results[place] for place in places])
+
+
+def _reading(call: Call, streams: Sequence[int]) -> Call:
+    """The call with weights read into memory, but for those operands that the kernel reads by itself."""
+
+    def reading(*operands: Any) -> Any:
+        return call(
+            *[
+                operand.tensor() if isinstance(operand, CachedWeight) and index not in streams else operand
+                for index, operand in enumerate(operands)
+            ]
+        )
+
+    return reading
 
 
 def _promoting(call: Call) -> Call:

@@ -177,6 +177,12 @@ class WeightView:
             _check_dtype(piece.stored.entry, piece.stored.scale is not None, dtype)
         return WeightView(self.dims, dtype, self._pieces, self.name)
 
+    def converted(self, dtype: ir.DataType, name: str) -> WeightView:
+        """``as_dtype`` in ONNX's words, under another name (``porting_passes.stored.StoredTensor``)."""
+        view = self.as_dtype(dtypes.torch_dtype(dtype))
+        view.name = name
+        return view
+
     # Facts
 
     @property

@@ -1,0 +1,24 @@
+"""Tensors that stay where they are stored: passes see their dtype and shape, never their contents.
+
+A checkpoint's weights are such tensors. No pass reads one, however small, so importing and rewriting a model of any
+size reads the headers of its files and nothing else.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol, TypeGuard
+
+import onnx_ir as ir
+
+
+class StoredTensor(ir.TensorProtocol, Protocol):
+    """A tensor of ONNX whose ``numpy()`` reads files."""
+
+    def converted(self, dtype: ir.DataType, name: str) -> ir.TensorProtocol:
+        """The same numbers in another floating type, rounded once from what is stored. Reads nothing."""
+        ...
+
+
+def is_stored(tensor: ir.TensorProtocol | None) -> TypeGuard[StoredTensor]:
+    """Whether the contents of a tensor are left alone until the model runs or is written."""
+    return hasattr(tensor, "converted")
