@@ -91,12 +91,12 @@ class EffectSums:
 class Attribution:
     """Runs the port once exactly and once for each line; holds no state of a run."""
 
-    def __init__(self, ported: ir.Model, lines: Sequence[NumericsLine]) -> None:
+    def __init__(self, ported: ir.Model, lines: Sequence[NumericsLine], *, memory: int | None = None) -> None:
         self._ported, self._lines = ported, tuple(lines)
-        self._exact = Interpreter(ported)
+        self._exact = Interpreter(ported, memory=memory)
         # A line that says what the operators mean anyway changes nothing: the exact run stands for it.
         numerics = [single(line) for line in self._lines]
-        self._single = [self._exact if n == EXACT else Interpreter(ported, numerics=n) for n in numerics]
+        self._single = [self._exact if n == EXACT else Interpreter(ported, numerics=n, memory=memory) for n in numerics]
 
     def run(self, sample: Sample, reference: Mapping[str, torch.Tensor]) -> EffectSums:
         """One sample; reference: the outputs of the source for it."""

@@ -38,6 +38,8 @@ METRICS: Mapping[str, Literal["min", "max"]] = {
     "code_mismatch_fraction": "max",
     "tie_distance": "max",
     "tie_fraction": "max",
+    "kl_mean": "max",
+    "top1_agreement": "min",
 }
 _REQUIRED = ("question", "metric")
 _OPTIONAL = ("scheme", "dtype", "name", "min", "max", "source")

@@ -23,10 +23,11 @@ from porting.parity.attribution import (
 )
 from porting.parity.budgets import Budget
 from porting.parity.fidelity import Fidelity, measure_fidelity
+from porting.parity.language import IDS, LOGITS, LanguageSums
 from porting.parity.layers import LayerComparison, LayerSums, Values
 from porting.parity.metrics import Accumulator
 from porting.parity.result import Parity
-from porting.parity.sampling import Sample, SampleSet, in_order
+from porting.parity.sampling import Sample, SampleSet, fit, in_order
 from porting.parity.verdict import Inputs, Judge, overall, worst
 from porting_kernels import dtypes
 from porting_kernels.numerics import EXACT, Numerics
@@ -52,12 +53,14 @@ class _Sums:
     layers: LayerSums
     effects: EffectSums
     dtypes: dict[str, str]
+    language: LanguageSums
 
     def merge(self, other: _Sums) -> None:
         merge_all(self.outputs, other.outputs)
         merge_all(self.reference, other.reference)
         self.layers.merge(other.layers)
         self.effects.merge(other.effects)
+        self.language.merge(other.language)
 
 
 def measure(
@@ -75,6 +78,8 @@ def measure(
     lines: Sequence[NumericsLine] = (),
     file: Path | None = None,
     isolated: bool = True,
+    language: bool = False,
+    memory: int | None = None,
     threads: int = 1,
 ) -> Parity:
     """Measure a port and judge it.
@@ -85,23 +90,28 @@ def measure(
     reference: the source run by something that is not our interpreter, arrays by name in and out; the interpreter is
     then held against it at the outputs. numerics: of the simulation that is judged; lines: the same, line by line.
     file: what stock onnxruntime runs for port fidelity; without it fidelity is not measured.
+    language: input_ids and logits are those of a language model. memory: bytes of weights that each run may keep.
 
     Raises ParityError where reference and port cannot be compared (other outputs, other shapes).
     """
     found = anchoring.find(source, ported, anchoring.of_model(ported) if origins is None else origins)
-    comparison = LayerComparison(source, ported, found, numerics=numerics, isolated=isolated)
-    attribution = Attribution(ported, lines)
+    comparison = LayerComparison(source, ported, found, numerics=numerics, isolated=isolated, memory=memory)
+    attribution = Attribution(ported, lines, memory=memory)
 
     def one(sample: Sample) -> _Sums:
         layers, interpreted, simulated = comparison.run(sample)
         expected = interpreted if reference is None else _independent(reference, sample)
         _same_names(expected, simulated)
+        distributions = LanguageSums()
+        if language:
+            distributions.update(expected[LOGITS], simulated[LOGITS], fit(source, sample)[IDS])
         return _Sums(
             outputs=compare(expected, simulated),
             reference={} if reference is None else compare(expected, interpreted),
             layers=layers,
             effects=attribution.run(sample, expected),
             dtypes={name: _dtype(tensor) for name, tensor in simulated.items()},
+            language=distributions,
         )
 
     total: _Sums | None = None
@@ -136,11 +146,14 @@ def _judged(
     numerics: str,
     reference_name: str,
 ) -> Parity:
-    sums = total or _Sums({}, {}, LayerSums(), EffectSums({}, [], []), {})
+    sums = total or _Sums({}, {}, LayerSums(), EffectSums({}, [], []), {}, LanguageSums())
+    distributions = sums.language.metrics()
     judge = Judge(budget, scheme=claim.scheme, dtype=claim.dtype)
     outputs, gate = finish(sums.outputs), finish(sums.reference)
     layers = comparison.result(sums.layers)
     of_outputs = judge.values("outputs", outputs, f"simulation ({numerics} numerics) against {reference_name}")
+    if distributions is not None:
+        of_outputs += judge.language(LOGITS, distributions, f"output {LOGITS}")
     checks = [
         *judge.values("reference", gate, f"interpreter against {reference_name}"),
         *judge.fidelity(fidelity),
@@ -164,6 +177,7 @@ def _judged(
         outputs=outputs,
         outputs_exact=finish(sums.effects.exact),
         output_dtypes=sums.dtypes,
+        language={} if distributions is None else {LOGITS: distributions},
         interpreter=gate,
         fidelity=fidelity,
         effects=attribution.result(sums.effects) if total else [],

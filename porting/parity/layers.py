@@ -104,10 +104,11 @@ class LayerComparison:
         numerics: Numerics = EXACT,
         reference_numerics: Numerics = EXACT,
         isolated: bool = True,
+        memory: int | None = None,
     ) -> None:
         self._source, self._ported = source, ported
-        self._reference = Interpreter(source, numerics=reference_numerics)
-        self._simulation = Interpreter(ported, numerics=numerics)
+        self._reference = Interpreter(source, numerics=reference_numerics, memory=memory)
+        self._simulation = Interpreter(ported, numerics=numerics, memory=memory)
         self._isolated = isolated
         self._computed = [a for a in anchors if a.op_type is not None]
         self._by_value = {a.value: a for a in self._computed}

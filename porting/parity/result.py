@@ -11,6 +11,7 @@ from porting.parity import evidence
 from porting.parity.attribution import Effect
 from porting.parity.evidence import Statistics
 from porting.parity.fidelity import Fidelity
+from porting.parity.language import LanguageMetrics
 from porting.parity.layers import Layer
 from porting.parity.metrics import Metrics, significant
 from porting.parity.verdict import Check, Inputs, Verdict
@@ -23,6 +24,7 @@ class Parity:
     """One measurement.
 
     outputs: the judged simulation against the reference; outputs_exact: the same with exact numerics.
+    language: outputs that are logits over the next token.
     interpreter: our interpreter on the source against the independent reference (empty without one).
     effects: what each numerics line does. layers: both views. statistics: of the reference, for ``evidence/``.
     """
@@ -41,6 +43,7 @@ class Parity:
     outputs: Mapping[str, Metrics]
     outputs_exact: Mapping[str, Metrics]
     output_dtypes: Mapping[str, str]
+    language: Mapping[str, LanguageMetrics]
     interpreter: Mapping[str, Metrics]
     fidelity: Fidelity
     effects: Sequence[Effect]
@@ -63,7 +66,10 @@ class Parity:
             "numerics": self.numerics,
             "reference": self.reference,
             "budget": self.budget,
-            "outputs": self._outputs(self.outputs),
+            "outputs": [
+                {**entry, **(self.language[entry["name"]].to_json() if entry["name"] in self.language else {})}
+                for entry in self._outputs(self.outputs)
+            ],
             "outputs_exact": self._outputs(self.outputs_exact),
             "interpreter": self._outputs(self.interpreter),
             "fidelity": self.fidelity.to_json(),

@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 from porting.parity.budgets import Budget, Limit, Question
 from porting.parity.fidelity import Codes, Fidelity
+from porting.parity.language import LanguageMetrics
 from porting.parity.layers import Layer
 from porting.parity.metrics import Metrics, significant
 
@@ -69,6 +70,14 @@ class Judge:
                 made.append(Check(question, name, "limit", "not_measured", required, "no limit", where, "the budget"))
             checks += made
         return checks
+
+    def language(self, name: str, measured: LanguageMetrics, where: str) -> list[Check]:
+        """Divergence and agreement of an output that holds logits."""
+        return [
+            _check(limit, name, float(met), where)
+            for limit in self._limits("outputs", name)
+            if (met := getattr(measured, limit.metric, None)) is not None
+        ]
 
     def fidelity(self, fidelity: Fidelity) -> list[Check]:
         """Outputs and integer codes against the independent engine."""
