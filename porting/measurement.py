@@ -22,6 +22,7 @@ def measure_port(
     inputs: Inputs,
     budget: Budget,
     threads: int,
+    memory: int | None = None,
 ) -> Parity:
     """source_model: the unrewritten import with the port's shapes. Other arguments as in ``parity.measure``."""
     table = port.backend.numerics
@@ -43,5 +44,7 @@ def measure_port(
         numerics=table.numerics(),
         lines=table.lines,
         file=port.stock_file,
+        language=source.is_language_model,
+        memory=memory,
         threads=threads,
     )

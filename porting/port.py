@@ -10,6 +10,7 @@ from typing import Any
 import onnx_ir as ir
 
 from porting import frontends, manifest, synthetic
+from porting.data import Data, open_data
 from porting.emit import WeightFile, WeightPlace, write_model
 from porting.errors import UsageError
 from porting.frontends import Source
@@ -25,7 +26,6 @@ from porting.pipeline import Pipeline
 from porting.port_folder import INPUTS, MODEL, PARITY, PROVENANCE, RANGES, REFERENCE, TWIN, PortFolder
 from porting.quantization import range_file
 from porting.quantization.calibration import calibrate
-from porting.samples import Samples
 from porting.samples import write as write_samples
 from porting.target import Target
 from porting_passes import provenance
@@ -37,7 +37,10 @@ Say = Callable[[str], None]
 
 @dataclasses.dataclass(frozen=True)
 class Request:
-    """What ``porting port`` was asked to do. calibrate, inputs: DATA; budget: the user's limits."""
+    """What ``porting port`` was asked to do. calibrate, inputs: DATA; budget: the user's limits.
+
+    memory: bytes of a checkpoint's weights that each run may keep.
+    """
 
     source: str
     target: Target
@@ -47,6 +50,7 @@ class Request:
     inputs: Path | None = None
     budget: Path | None = None
     weights: WeightPlace = "beside"
+    memory: int | None = None
     threads: int = 1
     force: bool = False
 
@@ -88,7 +92,7 @@ def port(request: Request, say: Say = lambda line: None) -> Parity | None:
             say(f"compare   {len(samples)} samples ({inputs}) with {source.reference.name}")
             parity = measure_port(
                 PortFolder(folder, record), source, unrewritten, samples,
-                inputs=inputs, budget=budget, threads=request.threads,
+                inputs=inputs, budget=budget, memory=request.memory, threads=request.threads,
             )  # fmt: skip
             _write_evidence(folder, samples, unrewritten.graph.inputs, parity)
             record["files"] = manifest.digests(folder)
@@ -100,17 +104,18 @@ def port(request: Request, say: Say = lambda line: None) -> Parity | None:
 
 def _data(
     request: Request, source: Source, model: ir.Model, dims: Mapping[str, tuple[int, int]]
-) -> tuple[Samples | None, SampleSet, Inputs]:
+) -> tuple[Data | None, SampleSet, Inputs]:
     """Samples to calibrate with and samples to compare with, and whose they are."""
-    calibration = None if request.calibrate is None else Samples(request.calibrate, model.graph.inputs, dims)
+    wanted = model.graph.inputs
+    calibration = None if request.calibrate is None else open_data(request.calibrate, source, wanted, dims)
     if request.inputs is not None:
-        return calibration, Samples(request.inputs, model.graph.inputs, dims), "user"
+        return calibration, open_data(request.inputs, source, wanted, dims), "user"
     if calibration is not None:
         return calibration, calibration, "user"
-    return None, synthetic.samples(model.graph.inputs, dims), "synthetic"
+    return None, synthetic.samples(wanted, dims), "synthetic"
 
 
-def _calibrated(request: Request, pipeline: Pipeline, samples: Samples | None, say: Say) -> dict[str, ActivationRange]:
+def _calibrated(request: Request, pipeline: Pipeline, samples: Data | None, say: Say) -> dict[str, ActivationRange]:
     """Ranges by source value: names of activations may change with the dtype, what they stand for does not."""
     if not pipeline.target.quantizes or samples is None:
         return {}
@@ -162,12 +167,12 @@ def _emit(
             content = range_file.document(pipeline.quantized, _all_names(pipeline, ranges), style)
             (folder / RANGES).write_text(json_text(content), encoding="utf-8")
         twin = meant.clone()
-        if surface.kind == "reference":
-            add_bodies(pipeline.model)
-        else:
+        if surface.kind != "reference":
             pipeline.lower()
             add_bodies(twin)
             write_model(twin, folder / TWIN, weights)
+    if surface.kind == "reference":
+        add_bodies(pipeline.model)
     write_model(pipeline.model, folder / MODEL, weights)
     if weights is not None:
         weights.close()
@@ -202,7 +207,7 @@ def _record(
     source: Source,
     unrewritten: ir.Model,
     pipeline: Pipeline,
-    calibration: Samples | None,
+    calibration: Data | None,
     folder: Path,
 ) -> dict[str, Any]:
     """``port.json``, but for the digests of files."""

@@ -19,6 +19,7 @@ import numpy as np
 import onnx_ir as ir
 
 from porting.errors import InvalidInputError
+from porting.parity.sampling import SampleSet
 
 CHUNK = 32
 _FILE_SIZE = 64 << 20
@@ -281,15 +282,13 @@ def _continues(pending: Sequence[Mapping[str, np.ndarray]], arrays: Mapping[str,
 
 def run_file(
     run: Callable[[Mapping[str, np.ndarray]], Mapping[str, np.ndarray]],
-    inputs: Sequence[ir.Value],
-    source: Path,
+    samples: SampleSet,
     target: Path,
 ) -> int:
-    """Run every sample of ``source`` and write the outputs, joined along the first dimension, to ``target``.
+    """Run every sample and write the outputs, joined along the first dimension, to ``target``.
 
     The file appears whole or not at all. Returns the number of samples.
     """
-    samples = Samples(source, inputs)
     parts: dict[str, list[np.ndarray]] = {}
     for sample in samples:
         for name, array in run(sample).items():

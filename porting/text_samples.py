@@ -7,9 +7,8 @@ nothing, is left out.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 
@@ -21,12 +20,8 @@ WINDOW = 256
 SUFFIX = ".txt"
 
 
-class Tokenizer(Protocol):
-    """Text to token ids, without special tokens."""
-
-    def __call__(self, text: str) -> list[int]:
-        """The ids of a text."""
-        ...
+Tokenizer = Callable[[str], list[int]]
+"""Text to token ids, without special tokens."""
 
 
 class TextSamples:

@@ -7,6 +7,7 @@ from pathlib import Path
 import onnx_ir as ir
 
 from porting import frontends, manifest
+from porting.data import open_data
 from porting.errors import InvalidInputError
 from porting.frontends import Source
 from porting.measurement import measure_port
@@ -14,7 +15,6 @@ from porting.parity.budgets import load_budget
 from porting.parity.result import Parity
 from porting.parity.verdict import Inputs
 from porting.port_folder import INPUTS, PARITY, PortFolder
-from porting.samples import Samples
 from porting_passes.bind_shapes import bind_shapes
 
 
@@ -24,6 +24,7 @@ def verify(
     source: str | None = None,
     inputs: Path | None = None,
     budget: Path | None = None,
+    memory: int | None = None,
     threads: int = 1,
 ) -> Parity:
     """Measure the port in ``out`` again, from its files alone: nothing that ``port`` had in memory takes part.
@@ -46,13 +47,15 @@ def verify(
     evidence = out / INPUTS
     if inputs is None and not evidence.exists():
         raise InvalidInputError(f"{out} holds no inputs to verify with", fix="--inputs DATA")
+    dims = {name: (low, high) for name, (low, high) in port.manifest["dims"].items()}
     return measure_port(
         port,
         loaded,
         model,
-        Samples(inputs or evidence, model.graph.inputs, {k: (v[0], v[1]) for k, v in port.manifest["dims"].items()}),
+        open_data(inputs or evidence, loaded, model.graph.inputs, dims),
         inputs="user" if inputs is not None else _whose(out),
         budget=load_budget(budget),
+        memory=memory,
         threads=threads,
     )
 

@@ -6,7 +6,7 @@ import os
 import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 import click
 
@@ -54,6 +54,35 @@ class DimType(click.ParamType[tuple[str, tuple[int, int]]]):
         if not 1 <= low <= high:
             self.fail(f"{value!r}: an interval runs from 1 or more up to its end", param, ctx)
         return match[1], (low, high)
+
+
+class SizeType(click.ParamType[int]):
+    """``4GiB``, ``512MiB``, ``2GB`` or a number of bytes."""
+
+    name = "SIZE"
+    _UNITS: ClassVar = {"": 1, "B": 1} | {
+        f"{prefix}{suffix}": base ** (power + 1)
+        for power, prefix in enumerate("KMGT")
+        for suffix, base in (("iB", 1024), ("B", 1000))
+    }
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """Bytes; a usage error where the notation is broken."""
+        match = re.fullmatch(r"(\d+(?:\.\d+)?) ?([KMGT]?i?B|)", str(value))
+        if not match or match[2] not in self._UNITS:
+            self.fail(f"{value!r} is not a size, e.g. 4GiB or 512MiB", param, ctx)
+        return int(float(match[1]) * self._UNITS[match[2]])
+
+
+def memory(command: Command) -> Command:
+    """--memory: what a run may keep of a checkpoint's weights between their uses."""
+    return click.option(
+        "--memory",
+        type=SizeType(),
+        default="4GiB",
+        show_default=True,
+        help="Weights of a checkpoint that a run keeps in memory; the others are read again when they are needed.",
+    )(command)
 
 
 def target(command: Command) -> Command:

@@ -34,7 +34,7 @@ PATH = click.Path(path_type=Path)
     help="How ranges are chosen.",
 )
 @click.option(
-    "--inputs", type=PATH, metavar="DATA", help="Samples that parity is measured on.  [default: those of --calibrate]"
+    "--inputs", type=PATH, metavar="DATA", help="Samples or text to measure parity on.  [default: --calibrate]"
 )
 @click.option("--budget", type=PATH, metavar="FILE", help="Limits that go before the default ones (JSON).")
 @click.option(
@@ -42,11 +42,14 @@ PATH = click.Path(path_type=Path)
     type=click.Choice(["embed", "none"]),
     help="Inside the model file, or nowhere.  [default: weights.bin beside it]",
 )
+@options.memory
 @options.threads
 @click.option("--force", is_flag=True, help="Replace an earlier port at OUT.")
 @click.option("-o", "out", required=True, type=PATH, metavar="OUT", help="The folder to make.")
 def command(out: Path, source: str, weights: WeightPlace | None, threads: int, force: bool, **rest: Any) -> int:
-    """Port SOURCE (an .onnx or .pt2 file, or package.module:factory) to a backend, into the folder OUT.
+    """Port SOURCE to a backend, into the folder OUT.
+
+    SOURCE is an .onnx or .pt2 file, package.module:factory, or a Hugging Face checkpoint folder.
 
     Rewrites it into the operators of the surface, quantizes it, emits it, and measures its parity with the source.
     """

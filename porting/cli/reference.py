@@ -9,7 +9,9 @@ import click
 
 @click.command("reference")
 @click.argument("source")
-@click.option("--inputs", required=True, type=click.Path(path_type=Path), help="X.npz: one array a graph input.")
+@click.option(
+    "--inputs", required=True, type=click.Path(path_type=Path), help="X.npz: one array a graph input; or text."
+)
 @click.option("--outputs", required=True, type=click.Path(path_type=Path), help="Y.npz: one array a graph output.")
 def command(source: str, inputs: Path, outputs: Path) -> None:
     """Run SOURCE on CPU in float32 by what it came from: onnxruntime for ONNX, the module itself for PyTorch.
@@ -17,7 +19,9 @@ def command(source: str, inputs: Path, outputs: Path) -> None:
     Inputs with more rows than a fixed first dimension takes are run in batches.
     """
     from porting import frontends, samples
+    from porting.data import open_data
 
     loaded = frontends.load(source)
-    count = samples.run_file(loaded.reference, loaded.model.graph.inputs, inputs, outputs)
+    data = open_data(inputs, loaded, loaded.model.graph.inputs)
+    count = samples.run_file(loaded.reference, data, outputs)
     click.echo(f"{outputs}: {count} samples of {source} on {loaded.reference.name}")

@@ -42,5 +42,5 @@ def command(out: Path, inputs: Path, outputs: Path, numerics: str) -> None:
     def run(sample: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         return {name: dtypes.to_numpy(tensor) for name, tensor in interpreter.run(sample).items()}
 
-    samples.run_file(run, port.executable.graph.inputs, inputs, outputs)
+    samples.run_file(run, samples.Samples(inputs, port.executable.graph.inputs), outputs)
     click.echo(f"{outputs}: {out} with {numerics} numerics")

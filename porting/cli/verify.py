@@ -16,6 +16,7 @@ PATH = click.Path(path_type=Path)
 @click.option("--source", metavar="SOURCE", help="The original, if it is not where port.json says.")
 @click.option("--inputs", type=PATH, metavar="DATA", help="Samples to compare on.  [default: the port's own evidence]")
 @click.option("--budget", type=PATH, metavar="FILE", help="Limits that go before the default ones (JSON).")
+@options.memory
 @options.threads
 @click.option("--junit", type=PATH, metavar="FILE", help="Write a JUnit report.")
 @click.option("--html", type=PATH, metavar="FILE", help="Write the report page.")
@@ -27,6 +28,7 @@ def command(
     source: str | None,
     inputs: Path | None,
     budget: Path | None,
+    memory: int,
     threads: int,
     junit: Path | None,
     html: Path | None,
@@ -48,7 +50,7 @@ def command(
 
     if update_baseline and baseline is None:
         raise UsageError("--update-baseline writes to a file", fix="--baseline FILE")
-    parity = verify(out, source=source, inputs=inputs, budget=budget, threads=threads)
+    parity = verify(out, source=source, inputs=inputs, budget=budget, memory=memory, threads=threads)
     document = parity.to_json()
     print_parity(parity, out)
     failed = parity.verdict == "fail" or (strict and parity.verdict != "pass")

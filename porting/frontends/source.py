@@ -31,11 +31,13 @@ class Reference:
 class Source:
     """A source after import.
 
-    text: as the user wrote it. kind: ``onnx``, ``pt2`` or ``factory``. digest: sha256 over what the model computes.
+    text: as the user wrote it. kind: ``onnx``, ``pt2``, ``factory`` or
+    ``checkpoint``. digest: sha256 over what the model computes.
     open_reference: makes the reference, which may cost as much as loading the model; see ``reference``.
     example_inputs: arrays by input name that came with the source (one sample), or None.
     dims: intervals of symbolic dimensions that came with the source.
     not_in_graph: parts of the source that the graph does not hold.
+    tokenizer: text to token ids, where the source is a language model that brings one.
     """
 
     text: str
@@ -46,6 +48,12 @@ class Source:
     example_inputs: Arrays | None = None
     dims: Mapping[str, tuple[int, int]] = dataclasses.field(default_factory=dict)
     not_in_graph: Sequence[str] = ()
+    tokenizer: Callable[[str], list[int]] | None = None
+
+    @property
+    def is_language_model(self) -> bool:
+        """Whether input_ids and logits are what their names say."""
+        return self.kind == "checkpoint"
 
     @functools.cached_property
     def reference(self) -> Reference:

@@ -215,7 +215,7 @@ def test_a_file_is_run_sample_by_sample_and_joined(tmp_path):
         return {"y": sample["x"] * 2, "z": sample["x"].sum(axis=1)}
 
     source, target = saved(tmp_path, x=rows(70)), tmp_path / "Y.npz"
-    assert samples.run_file(run, [N], source, target) == 3
+    assert samples.run_file(run, Samples(source, [N]), target) == 3
     assert calls == [CHUNK, CHUNK, 6]
     with np.load(target) as outputs:
         np.testing.assert_array_equal(outputs["y"], rows(70) * 2)
@@ -228,10 +228,10 @@ def test_an_output_without_rows_needs_a_single_sample(tmp_path):
     def run(sample):
         return {"total": sample["x"].sum()}
 
-    assert samples.run_file(run, [N], saved(tmp_path, x=rows(3)), target) == 1
+    assert samples.run_file(run, Samples(saved(tmp_path, x=rows(3)), [N]), target) == 1
     assert np.load(target)["total"] == rows(3).sum()
     with pytest.raises(InvalidInputError, match="'total' is a scalar"):
-        samples.run_file(run, [N], saved(tmp_path, "more.npz", x=rows(50)), target)
+        samples.run_file(run, Samples(saved(tmp_path, "more.npz", x=rows(50)), [N]), target)
 
 
 def test_a_run_that_fails_leaves_the_old_file(tmp_path):
@@ -245,7 +245,7 @@ def test_a_run_that_fails_leaves_the_old_file(tmp_path):
         return {"y": sample["x"]}
 
     with pytest.raises(RuntimeError, match="the last one"):
-        samples.run_file(run, [N], source, target)
+        samples.run_file(run, Samples(source, [N]), target)
     assert target.read_bytes() == before
     assert sorted(path.name for path in tmp_path.iterdir()) == ["Y.npz", "data.npz"]
 
