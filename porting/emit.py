@@ -92,15 +92,12 @@ def write_model(model: ir.Model, path: Path, weights: WeightFile | None) -> None
     The exporter's own metadata is left out: it holds paths of the machine and is in provenance.jsonl.
     """
     originals: list[tuple[ir.Value, ir.TensorProtocol]] = []
-    if weights is not None:
-        for graph in model.graphs():
-            for value in graph.initializers.values():
-                tensor = value.const_value
-                if tensor is None or tensor.dtype == ir.DataType.STRING:
-                    continue
-                if tensor.nbytes > _SMALL or isinstance(tensor, WeightView):
-                    originals.append((value, tensor))
-                    value.const_value = weights.add(tensor)
+    for graph in model.graphs():
+        for value in graph.initializers.values():
+            tensor = value.const_value
+            if tensor is not None and tensor.dtype != ir.DataType.STRING:
+                originals.append((value, tensor))
+                value.const_value = _placed(tensor, weights)
     try:
         proto = ir.to_proto(model)
     finally:
@@ -120,6 +117,15 @@ def write_model(model: ir.Model, path: Path, weights: WeightFile | None) -> None
     if proto.functions:
         proto.ir_version = max(proto.ir_version, 8)
     path.write_bytes(proto.SerializeToString(deterministic=True))
+
+
+def _placed(tensor: ir.TensorProtocol, weights: WeightFile | None) -> ir.TensorProtocol:
+    """A tensor as the file is to hold it: a reference into the weight file, or its bytes."""
+    if weights is not None and (tensor.nbytes > _SMALL or isinstance(tensor, WeightView)):
+        return weights.add(tensor)
+    if isinstance(tensor, ir.ExternalTensor):  # the source's data file, which is not beside the new one
+        return ir.Tensor(tensor.numpy(), dtype=tensor.dtype, name=tensor.name)
+    return tensor
 
 
 def _strip(graph: onnx.GraphProto) -> None:

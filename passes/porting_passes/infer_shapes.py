@@ -37,7 +37,7 @@ class InferShapes(ir.passes.InPlacePass):
     def call(self, model: ir.Model) -> ir.passes.PassResult:
         """Infer in place."""
         _type_weights(model)
-        with _without_weights(model):
+        with without_weights(model):
             proto = ir.to_proto(model)
         try:
             inferred = onnx.shape_inference.infer_shapes(proto, strict_mode=self._strict, data_prop=True)
@@ -105,8 +105,8 @@ def _type_weights(model: ir.Model) -> None:
 
 
 @contextlib.contextmanager
-def _without_weights(model: ir.Model) -> Iterator[None]:
-    """Take the data of large initializers away; their types and shapes stay. Restored on exit."""
+def without_weights(model: ir.Model) -> Iterator[None]:
+    """Take the data of large initializers away for as long as the context lasts; their types and shapes stay."""
     kept: list[tuple[ir.Value, ir.TensorProtocol]] = []
     log = logging.getLogger("onnx_ir")
     level = log.level

@@ -15,6 +15,7 @@ from google.protobuf.message import DecodeError
 from porting.errors import InvalidModelError
 from porting.frontends import origin
 from porting.frontends.source import Arrays, Reference, Source
+from porting_passes.infer_shapes import without_weights
 
 OLDEST_OPSET = 11
 _CHUNK = 1 << 22
@@ -58,12 +59,28 @@ def read_model(path: Path) -> ir.Model:
         if tensor.data_location == onnx.TensorProto.EXTERNAL:
             _check_external(path, tensor)
     _check_structure(path, proto)
-    model: ir.Model = ir.from_proto(proto)
+    model = _converted(path, proto)
     del proto
-    _own_tensors(model)
     ir.external_data.set_base_dir(model.graph, path.parent)
     _check_opset(path, model)
     check_weights(model)
+    return model
+
+
+def _converted(path: Path, proto: onnx.ModelProto) -> ir.Model:
+    """The model in onnx_ir, able to be copied and written: damaged names, references and tensors show in doing so."""
+    try:
+        model: ir.Model = ir.from_proto(proto)
+        _own_tensors(model)
+        with without_weights(model):
+            ir.to_proto(model.clone()).SerializeToString()
+    except Exception as error:
+        raise InvalidModelError(
+            f"{path} is not a well-formed ONNX model",
+            required="what onnx.checker.check_model accepts",
+            met=_essence(str(error.__cause__ or error))[:200] or type(error).__name__,
+            fix="export or copy it again",
+        ) from error
     return model
 
 

@@ -65,3 +65,19 @@ def test_a_model_of_stored_weights_is_read_back_by_onnx(tmp_path: Path, stored: 
     assert w.const_value is view, "the model itself keeps its weights where they were"
     (tensor,) = onnx.load(tmp_path / "model.onnx").graph.initializer
     np.testing.assert_array_equal(onnx.numpy_helper.to_array(tensor), view.numpy())
+
+
+@pytest.mark.parametrize("place", ["beside", "embed"])
+def test_a_source_with_external_data_keeps_no_reference_to_it(tmp_path: Path, place: str) -> None:
+    x = onnx.helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, [2])
+    y = onnx.helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, [2])
+    small = onnx.numpy_helper.from_array(np.array([1, 2], np.float32), "w")
+    graph = onnx.helper.make_graph([onnx.helper.make_node("Add", ["x", "w"], ["y"])], "g", [x], [y], [small])
+    proto = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 17)], ir_version=8)
+    (tmp_path / "source").mkdir()
+    onnx.save(proto, tmp_path / "source" / "m.onnx", save_as_external_data=True, location="w.data", size_threshold=0)
+    (tmp_path / "out").mkdir()
+    weights = None if place == "embed" else WeightFile(tmp_path / "out")
+    write_model(ir.load(tmp_path / "source" / "m.onnx"), tmp_path / "out" / "model.onnx", weights)
+    (tensor,) = onnx.load(tmp_path / "out" / "model.onnx").graph.initializer
+    np.testing.assert_array_equal(onnx.numpy_helper.to_array(tensor), [1, 2])
