@@ -150,7 +150,7 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 def _entry(file: DataFile, name: str, fields: Any, data: int) -> Entry:
     if not name.isprintable():
         raise _bad(file.path, "a tensor name is not printable", "printable characters", _short(name))
-    if not isinstance(fields, dict) or fields.keys() != {"dtype", "shape", "data_offsets"}:
+    if not isinstance(fields, dict) or not fields.keys() >= {"dtype", "shape", "data_offsets"}:
         raise _bad(file.path, "malformed tensor", "dtype, shape and data_offsets", _short(fields), name)
     dtype, shape, offsets = fields["dtype"], fields["shape"], fields["data_offsets"]
     if not isinstance(dtype, str) or dtype not in DTYPES:
