@@ -25,6 +25,9 @@ from porting.weights.stored import CHUNK, WORK, Stored
 from porting_kernels import dtypes
 
 LOGICAL = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
+BLOCKS = 3
+"""Blocks that take memory at once."""
+
 STREAM = 256 << 20
 """Bytes of working memory with which a whole view is written to a file."""
 
@@ -96,10 +99,11 @@ class WeightView:
         else:
             inner = math.prod(dims[axis + 1 : -1])
             heights = [view.dims[axis] * inner for view in views]
+            total = sum(heights)
             for outer in range(math.prod(dims[:axis])):
                 for view, height, row in zip(views, heights, _offsets(heights), strict=True):
                     cut = view._cut(range(outer * height, (outer + 1) * height))
-                    pieces += (piece.moved(outer * sum(heights) + row, 0) for piece in cut)
+                    pieces += (piece.moved(outer * total + row, 0) for piece in cut)
         return WeightView(dims, views[0]._torch_dtype, pieces)
 
     @staticmethod
@@ -231,16 +235,22 @@ class WeightView:
 
     # Reading
 
-    def read(self, first_row: int, last_row: int, *, chunk: int = CHUNK) -> torch.Tensor:
+    def read(
+        self, first_row: int, last_row: int, *, out: torch.Tensor | None = None, chunk: int = CHUNK
+    ) -> torch.Tensor:
         """Rows ``first_row`` to before ``last_row``: [last_row - first_row, columns] of the view's dtype.
 
-        Only the bytes of these rows and of their scales are read (holes of less than 4 KiB between them too). chunk:
-        stored bytes in memory at a time, besides the result. Raises InvalidModelError for NaN in scales and for files
-        that cannot be read any more.
+        Only the bytes of these rows and of their scales are read (holes of less than 4 KiB between them too). out:
+        where to put them, of that shape and dtype; fresh memory of 60 MB takes longer to get than its FP8 takes to read
+        and convert. chunk: stored bytes in memory at a time, besides the result. Raises InvalidModelError for NaN in
+        scales and for files that cannot be read any more.
         """
         if not 0 <= first_row <= last_row <= self.rows:
             raise IndexError(f"rows {first_row} to {last_row} of {self.rows}")
-        result = torch.empty(last_row - first_row, self.columns, dtype=self._torch_dtype)
+        shape = (last_row - first_row, self.columns)
+        result = torch.empty(shape, dtype=self._torch_dtype) if out is None else out
+        if result.shape != shape or result.dtype != self._torch_dtype:
+            raise ShapeError("rows do not fit", required=f"{list(shape)} {self._torch_dtype}", met=dtypes.describe(out))
         for piece in self._cut(range(first_row, last_row)):
             piece.read_into(result, chunk)
         return result
@@ -248,22 +258,23 @@ class WeightView:
     def blocks(self, budget: int) -> Iterator[tuple[int, torch.Tensor]]:
         """All rows in blocks: the first row of each, and its tensor as from ``read``.
 
-        budget: bytes for all that lives at once: a block, the one before it that the caller may still hold, and the
-        stored bytes with what converting them takes. Raises UsageError when it is too small for one row.
+        budget: bytes for all that takes memory at once: a block, the one before it that the caller may still hold, the
+        one before that which the allocator may not have given back, and the stored bytes with what converting them
+        takes. Raises UsageError when it is too small for one row.
         """
         if not self.rows or not self.columns:
             return
         row = self.columns * self._torch_dtype.itemsize
         least = WORK * max(piece.chunk_bytes for piece in self._pieces)
-        if budget < least + 2 * row:
+        if budget < least + BLOCKS * row:
             raise UsageError(
                 "the memory is too small for one row of a weight",
-                required=f"at least {least + 2 * row} bytes",
+                required=f"at least {least + BLOCKS * row} bytes",
                 met=budget,
                 where=self,
             )
         work = max(least, min(budget // 4, WORK * CHUNK))
-        step = (budget - work) // (2 * row)
+        step = (budget - work) // (BLOCKS * row)
         for first in range(0, self.rows, step):
             yield first, self.read(first, min(first + step, self.rows), chunk=work // WORK)
 

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from porting.errors import InvalidModelError
 from porting.weights.safetensors_file import DTYPES, read_header
 
-MANY = settings(max_examples=400, suppress_health_check=[HealthCheck.function_scoped_fixture])
+MANY = settings(max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 def file_of(path, header, data=b"", length=None):
