@@ -42,9 +42,9 @@ class Piece:
         """Stored bytes that are in memory at once, at least, while any of it is read."""
         return self.stored.row_bytes(self.columns, self.rows.step)
 
-    def moved(self, rows: int, columns: int) -> Piece:
-        """The same further down and to the right."""
-        return self._at(self.row + rows, self.column + columns) if rows or columns else self
+    def moved(self, rows: int) -> Piece:
+        """The same further down."""
+        return self._at(self.row + rows) if rows else self
 
     def turned(self) -> Piece:
         """Mirrored at the diagonal of the view."""
@@ -58,16 +58,16 @@ class Piece:
         if begin >= end:
             return None
         if end - begin == self.height:
-            return self._at(begin, self.column)
+            return self._at(begin)
         first = rows[begin] - self.row
         shown = slice(first, rows[end - 1] - self.row + 1, rows.step)
         if self.transposed:
             return Piece(self.stored, self.rows, self.columns[shown], begin, self.column, True)
         return Piece(self.stored, self.rows[shown], self.columns, begin, self.column)
 
-    def _at(self, row: int, column: int) -> Piece:
+    def _at(self, row: int) -> Piece:
         # dataclasses.replace takes four times as long, and a large checkpoint is bound by 150,000 of these.
-        return Piece(self.stored, self.rows, self.columns, row, column, self.transposed)
+        return Piece(self.stored, self.rows, self.columns, row, self.column, self.transposed)
 
     def read_into(self, view: torch.Tensor, chunk: int = CHUNK) -> None:
         """Fill its part of ``view``, the matrix it is placed in."""

@@ -124,7 +124,7 @@ def test_errors_name_the_tensor_the_limit_and_the_value(tmp_path):
     with pytest.raises(InvalidModelError) as caught:
         read_header(file_of(tmp_path / "x", one(shape=[2, 4]), bytes(24)))
     assert "tensor 'a'" in str(caught.value.where)
-    assert (caught.value.required, caught.value.met) == ("32 bytes", "24")
+    assert (caught.value.required, caught.value.met) == ("32 bytes", 24)
 
 
 def test_not_a_file(tmp_path):
@@ -210,6 +210,12 @@ def only_we_object(header):
         for name, fields in header.items()
         if name != "__metadata__"
     )
+
+
+def test_more_axes_than_any_tensor_has(tmp_path):
+    assert read_header(file_of(tmp_path / "x", one(shape=[1] * 62 + [2, 3]), bytes(24)))
+    with pytest.raises(InvalidModelError, match="at most 64"):
+        read_header(file_of(tmp_path / "x", one(shape=[1] * 63 + [2, 3]), bytes(24)))
 
 
 def test_fields_that_the_format_may_gain_are_passed_over(tmp_path):
