@@ -252,7 +252,8 @@ class WeightView:
 
         budget: bytes for all that takes memory at once: a block, the one before it that the caller may still hold, the
         one before that which the allocator may not have given back, and the stored bytes with what converting them
-        takes. Raises UsageError when it is too small for one row.
+        takes. A transposed view is read through its rows: blocks of fewer than 4 KiB of them read the holes as well.
+        Raises UsageError when the budget is too small for one row.
         """
         if not self.rows or not self.columns:
             return

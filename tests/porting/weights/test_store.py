@@ -6,6 +6,8 @@ import threading
 
 import pytest
 import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from porting.errors import InvalidModelError
 from porting.weights import WeightStore
@@ -110,6 +112,29 @@ def test_malformed_index(checkpoint, text):
     folder = checkpoint(SHARDS)
     (folder / "model.safetensors.index.json").write_text(text, encoding="latin-1")
     assert "index" in refused(folder)
+
+
+NAMES = st.sampled_from(["a", "b", "model-1.safetensors", "model-2.safetensors"]) | st.text(max_size=300)
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | NAMES,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(NAMES, inner, max_size=3),
+    max_leaves=5,
+)
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(index=JSON | st.fixed_dictionaries({"weight_map": JSON | st.dictionaries(NAMES, NAMES)}), config=JSON)
+def test_any_json_is_an_index_that_holds_or_is_refused(checkpoint, index, config):
+    folder = checkpoint(SHARDS)
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+    (folder / "config.json").write_text(json.dumps({"quantization_config": {"weight_block_size": config}}))
+    try:
+        store = WeightStore(folder)
+    except InvalidModelError as error:
+        str(error).encode()
+    else:
+        assert set(store.entries) <= {"a", "b"}
+        assert len(store.block) == 2
 
 
 @pytest.mark.parametrize("file", ["pytorch_model.bin", "consolidated.00.pth", "model.pt"])
