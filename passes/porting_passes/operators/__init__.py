@@ -10,10 +10,36 @@ from collections.abc import Callable
 
 import onnx_ir as ir
 
-from porting_passes.operators import dequantize, integer_conv, integer_matmul, quantize
+from porting_passes.operators import (
+    add_rms_norm,
+    dequantize,
+    gating_top_k,
+    grouped_matmul,
+    integer_conv,
+    integer_matmul,
+    moe_combine,
+    moe_dispatch,
+    quantize,
+    rms_norm,
+    swiglu,
+)
+
+_MODULES = (
+    quantize,
+    integer_conv,
+    integer_matmul,
+    dequantize,
+    rms_norm,
+    add_rms_norm,
+    swiglu,
+    gating_top_k,
+    moe_dispatch,
+    grouped_matmul,
+    moe_combine,
+)
 
 BODIES: dict[tuple[str, str], Callable[[int], ir.Function]] = {
-    (module.DOMAIN, module.NAME): module.body for module in (quantize, integer_conv, integer_matmul, dequantize)
+    (module.DOMAIN, module.NAME): module.body for module in _MODULES
 }
 """(domain, name) -> body of every composite operator."""
 
