@@ -13,10 +13,11 @@ from porting_passes.operators.rms_norm import norm
 
 NAME = "AddRMSNorm"
 DOMAIN = "porting"
+SINCE = 15
 
 
 def body(opset: int) -> ir.Function:
-    """The meaning in standard ONNX, valid from opset 15; from opset 23 by RMSNormalization.
+    """The meaning in standard ONNX; from opset 23 by RMSNormalization.
 
     The sum is taken in float32 and rounded: the same as a half-precision sum, which stock onnxruntime has not for
     bfloat16.

@@ -18,12 +18,14 @@ from porting_passes.operators.function_text import int_attribute, parse, string_
 
 NAME = "GatingTopK"
 DOMAIN = "porting"
+SINCE = 13
 
 
 def body(opset: int) -> ir.Function:
-    """The meaning in standard ONNX, valid from opset 13. N may be 0.
+    """The meaning in standard ONNX. N may be 0.
 
     All three scores are computed and one is kept: N * E values are cheap, and there is no control flow.
+    The sigmoid is spelled with Exp, because onnxruntime's own is off by 1e-4 of its value at -8, by all of it at -18.
     """
     return parse(
         f"""{NAME} <k, groups: int = 1, k_group: int = 1, group_top: int = 1, score: string = "softmax",
@@ -36,7 +38,11 @@ def body(opset: int) -> ir.Function:
         {string_attribute("score", ("softmax", "sigmoid", "softmax_after"), ("is_softmax", "is_sigmoid", "is_after"))}
         wide = Cast <to = 1> (logits)
         softmax = Softmax <axis = -1> (wide)
-        sigmoid = Sigmoid (wide)
+        falling = Neg (wide)
+        power = Exp (falling)
+        one = Constant <value = float {{1.0}}> ()
+        divisor_of_one = Add (power, one)
+        sigmoid = Div (one, divisor_of_one)
         softmax_or_wide = Where (is_softmax, softmax, wide)
         scores = Where (is_sigmoid, sigmoid, softmax_or_wide)
         bias_wide = Cast <to = 1> (bias)

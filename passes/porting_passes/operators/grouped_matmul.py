@@ -13,10 +13,11 @@ from porting_passes.operators.function_text import int_attribute, parse
 
 NAME = "GroupedMatmul"
 DOMAIN = "porting"
+SINCE = 15
 
 
 def body(opset: int) -> ir.Function:
-    """The meaning in standard ONNX, valid from opset 15. M may be 0.
+    """The meaning in standard ONNX. M may be 0.
 
     A Loop over the experts that have rows: one expert's weights at a time are copied and widened to float32, in which
     Gemm adds the products and the bias up. The sequence holds float32, since none may hold bfloat16, and starts with an

@@ -12,10 +12,11 @@ from porting_passes.operators.function_text import parse
 
 NAME = "MoeCombine"
 DOMAIN = "porting"
+SINCE = 15
 
 
 def body(opset: int) -> ir.Function:
-    """The meaning in standard ONNX, valid from opset 15. N may be 0.
+    """The meaning in standard ONNX. N may be 0.
 
     A Loop over the slots: sums in a fixed order, and no more than a few times y in memory.
     """

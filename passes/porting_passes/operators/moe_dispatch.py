@@ -13,10 +13,11 @@ from porting_passes.operators.function_text import int_attribute, parse
 
 NAME = "MoeDispatch"
 DOMAIN = "porting"
+SINCE = 16
 
 
 def body(opset: int) -> ir.Function:
-    """The meaning in standard ONNX, valid from opset 16 (ScatterElements that adds). N may be 0.
+    """The meaning in standard ONNX, from opset 16, where ScatterElements adds. N may be 0.
 
     The keys expert * N * k + entry are all different, so that TopK sorts them and keeps entries in order.
     """

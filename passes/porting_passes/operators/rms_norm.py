@@ -13,6 +13,7 @@ from porting_passes.operators.function_text import parse
 
 NAME = "RMSNorm"
 DOMAIN = "porting"
+SINCE = 15
 
 
 def norm(x: str, weight: str, y: str, opset: int) -> str:
@@ -40,7 +41,7 @@ def norm(x: str, weight: str, y: str, opset: int) -> str:
 
 
 def body(opset: int) -> ir.Function:
-    """The meaning in standard ONNX, valid from opset 15; from opset 23 by RMSNormalization."""
+    """The meaning in standard ONNX; from opset 23 by RMSNormalization."""
     return parse(
         f"""{NAME} <epsilon: float = 1e-6, weight_offset: float = 0.0> (x, weight) => (y) {{
         {norm("x", "weight", "y", opset)}

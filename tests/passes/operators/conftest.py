@@ -43,7 +43,11 @@ def _run_outputs(
         if dtype == BFLOAT16:
             nodes.append(ir.node("Cast", [value], {"to": ir.DataType.FLOAT.value}))
             value, dtype = nodes[-1].outputs[0], ir.DataType.FLOAT
-        value.name, value.type, value.shape = f"y{k}", ir.TensorType(dtype), ir.Shape([f"d{k}_{i}" for i in range(rank)])
+        value.name, value.type, value.shape = (
+            f"y{k}",
+            ir.TensorType(dtype),
+            ir.Shape([f"d{k}_{i}" for i in range(rank)]),
+        )
         results.append(value)
     model = ir.Model(ir.Graph(inputs, results, nodes=nodes, opset_imports={"": opset}, name="g"), ir_version=10)
     add_bodies(model)
@@ -69,7 +73,7 @@ def run_body() -> Callable[..., np.ndarray]:
     return _run
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def run_outputs() -> Callable[..., list[np.ndarray]]:
     """(name, opset, operands, attributes, [(dtype, rank), ...]) -> all outputs; bfloat16 ones as float32."""
     return _run_outputs
