@@ -159,7 +159,7 @@ def _folded(
         tensors = [constant_tensor(value) for value in present]
         if not tensors or any(tensor is None or tensor.size > SMALL for tensor in tensors) or inner.domain:
             return None
-        arrays = [tensor.numpy() for tensor in tensors if tensor is not None]
+        arrays = [_array(tensor) for tensor in tensors if tensor is not None]
         codes = [tensor.dtype for tensor in tensors if tensor is not None]
     proto = onnx.NodeProto(op_type=inner.op_type)
     proto.input.extend("" if value is None else f"i{i}" for i, value in enumerate(operands))
@@ -181,7 +181,22 @@ def _folded(
         return None
     if any(not isinstance(result, np.ndarray | np.generic) or np.size(result) > SMALL for result in results):
         return None
-    return [b.tensor(ir.tensor(np.asarray(result))) for result in results]
+    return [b.tensor(_tensor(np.asarray(result))) for result in results]
+
+
+def _array(tensor: ir.TensorProtocol) -> np.ndarray:
+    """Strings as str, which is how onnx.reference compares them: onnx_ir gives bytes."""
+    if tensor.dtype != ir.DataType.STRING:
+        return tensor.numpy()
+    texts = [text.decode() for text in tensor.numpy().flat]
+    return np.array(texts, dtype=object).reshape(tuple(tensor.shape.numpy()))
+
+
+def _tensor(array: np.ndarray) -> ir.TensorProtocol:
+    if array.dtype.kind in "SUO":
+        texts = [text if isinstance(text, bytes) else str(text).encode() for text in array.flat]
+        return ir.StringTensor(texts, shape=ir.Shape(array.shape))
+    return ir.tensor(array)
 
 
 def inlining(node: ir.Node, opset: int, functions: Functions) -> Decomposition | None:
