@@ -49,10 +49,9 @@ def gating_top_k(
     group_top: how many of its best scores add up to a group's score, 2 in DeepSeek-V3, 1 (the maximum) in DeepSeek-V2
     and in DeepSeek's Gate without a bias; k_group of the groups stay.
     mask_value: what the biased score of an expert outside of them counts as. -inf in DeepSeek's inference/model.py
-    (class Gate) and in transformers 5.24 (DeepseekV3TopkRouter, Glm4MoeTopkRouter); 0.0 in the modelling file beside
-    DeepSeek-V3's weights, in transformers 4, and in transformers' DeepSeek-V2 and Mistral 4. With 0.0 an expert outside
-    wins against a negative biased score, and has its own score for a weight; DeepSeek-V2 would weigh it 0, but its
-    softmax is not negative.
+    (class Gate) and in transformers 5.24 (DeepseekV3TopkRouter, Glm4MoeTopkRouter); 0.0 in transformers 4 and in
+    transformers' DeepSeek-V2 and Mistral 4. With 0.0 an expert outside wins against a negative biased score, and has
+    its own score for a weight; DeepSeek-V2 would weigh it 0, but its softmax is not negative.
     renormalize: divide by sum + epsilon; epsilon is 1e-20 in transformers' DeepSeek-V3, 0 in DeepSeek's Gate, in
     Mixtral and Qwen3-MoE.
 
@@ -65,10 +64,10 @@ def gating_top_k(
     if groups < 1 or experts % groups:
         raise ShapeError("experts do not divide into groups", required=f"a multiple of {groups}", met=experts)
     width = experts // groups
-    if not (0 < group_top <= width and 0 < k_group <= groups and 0 < k <= experts):
+    if not (0 < group_top <= width and 0 < k_group <= groups and 0 < k <= k_group * width):
         raise ShapeError(
             "a gating selects more than there is",
-            required=f"group_top <= {width}, k_group <= {groups}, k <= {experts}",
+            required=f"group_top <= {width}, k_group <= {groups}, k <= {k_group * width}",
             met=f"group_top {group_top}, k_group {k_group}, k {k}",
         )
     wide = logits.to(torch.promote_types(logits.dtype, torch.float32))

@@ -161,6 +161,7 @@ def test_scores_of_half_precision_are_float32_and_of_float64_stay_so(dtype):
     [
         ({"k": 2, "groups": 3}, "do not divide"),
         ({"k": 9}, "more than there is"),
+        ({"k": 5, "groups": 4, "k_group": 2}, "more than there is"),
         ({"k": 1, "groups": 8, "group_top": 2}, "more than there is"),
         ({"k": 1, "groups": 2, "k_group": 3}, "more than there is"),
     ],

@@ -1,4 +1,4 @@
-"""Function bodies from ONNX's textual form, and what no node does there: make a tensor of an attribute, compare words."""
+"""Function bodies from ONNX's textual form, and what no node does there: attributes as tensors, words compared."""
 
 from __future__ import annotations
 
