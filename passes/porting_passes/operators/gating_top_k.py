@@ -74,14 +74,14 @@ def body(opset: int) -> ir.Function:
         inside = ConstantOfShape <value = bool[1] {{1}}> (best_shape)
         groups_shape = Shape (group_scores)
         nowhere = ConstantOfShape <value = bool[1] {{0}}> (groups_shape)
-        stays = ScatterElements <axis = -1> (nowhere, best, inside)
+        stays = ScatterElements <axis = 1> (nowhere, best, inside)
         stays_column = Unsqueeze (stays, last)
         mask = Constant <value_float: float = @mask_value> ()
         masked_groups = Where (stays_column, grouped, mask)
         masked = Reshape (masked_groups, shape)
 
         selected, ids = TopK <axis = -1> (masked, k_tensor)
-        raw = GatherElements <axis = -1> (scores, ids)
+        raw = GatherElements <axis = 1> (scores, ids)
         {_scored("raw", "late")}
         unscaled = Where (is_after, late, raw)
         total = ReduceSum <keepdims = 1> (unscaled, last)
