@@ -20,8 +20,9 @@ def body(opset: int) -> ir.Function:
     """The meaning in standard ONNX. M may be 0.
 
     A Loop over the experts that have rows: one expert's weights at a time are copied and widened to float32, in which
-    Gemm adds the products and the bias up. The sequence holds float32, since none may hold bfloat16, and starts with an
-    empty tensor, so that it is never empty.
+    Gemm adds the products and the bias up. The sequence of results starts with an empty one, so that it is never empty.
+    It has x's dtype, which spares a copy of y; ONNX has no sequences of bfloat16, so that a bfloat16 body passes
+    onnx.checker but not its inference of types.
     """
     return parse(
         f"""{NAME} <transposed: int = 0> (x, w, offsets, bias) => (y) {{
@@ -39,7 +40,8 @@ def body(opset: int) -> ir.Function:
         n_axis = Sub (two, is_transposed)
         n = Gather (w_shape, n_axis)
         empty_shape = Concat <axis = 0> (zero, n)
-        empty = ConstantOfShape (empty_shape)
+        nothing = ConstantOfShape (empty_shape)
+        empty = CastLike (nothing, x)
         parts_before = SequenceConstruct (empty)
         always = Constant <value = bool {{1}}> ()
         parts = Loop (trips, always, parts_before) <body = run_of_rows (int64 i, bool go_on_before, parts_in) =>
@@ -56,11 +58,11 @@ def body(opset: int) -> ir.Function:
             weight_wide = Cast <to = 1> (weight)
             shift = Gather (bias, expert)
             shift_wide = Cast <to = 1> (shift)
-            part = Gemm <transB: int = @transposed> (rows_wide, weight_wide, shift_wide)
+            sum = Gemm <transB: int = @transposed> (rows_wide, weight_wide, shift_wide)
+            part = CastLike (sum, x)
             parts_out = SequenceInsert (parts_in, part)
         }}>
-        joined = ConcatFromSequence <axis = 0> (parts)
-        y = CastLike (joined, x)
+        y = ConcatFromSequence <axis = 0> (parts)
         }}""",
         opset,
         DOMAIN,
