@@ -1,7 +1,8 @@
 """Composite operators: name, domain and meaning in standard ONNX, one a file, with the stem of its kernel.
 
-A module has ``NAME``, ``DOMAIN`` and ``body(opset)``: a function of that name and domain whose nodes are valid at
-``opset`` of the default domain, so that a model which uses the operator runs wherever ONNX runs.
+A module has ``NAME``, ``DOMAIN``, ``SINCE`` and ``body(opset)``: a function of that name and domain whose nodes are
+valid at ``opset`` of the default domain, SINCE or newer, so that a model which uses the operator runs wherever ONNX
+runs.
 """
 
 from __future__ import annotations
@@ -10,21 +11,57 @@ from collections.abc import Callable
 
 import onnx_ir as ir
 
-from porting_passes.operators import dequantize, integer_conv, integer_matmul, quantize
+from porting_kernels.errors import PortingError
+from porting_passes.operators import (
+    add_rms_norm,
+    dequantize,
+    gating_top_k,
+    grouped_matmul,
+    integer_conv,
+    integer_matmul,
+    moe_combine,
+    moe_dispatch,
+    quantize,
+    rms_norm,
+    swiglu,
+)
+
+_MODULES = (
+    quantize,
+    integer_conv,
+    integer_matmul,
+    dequantize,
+    rms_norm,
+    add_rms_norm,
+    swiglu,
+    gating_top_k,
+    moe_dispatch,
+    grouped_matmul,
+    moe_combine,
+)
 
 BODIES: dict[tuple[str, str], Callable[[int], ir.Function]] = {
-    (module.DOMAIN, module.NAME): module.body for module in (quantize, integer_conv, integer_matmul, dequantize)
+    (module.DOMAIN, module.NAME): module.body for module in _MODULES
 }
 """(domain, name) -> body of every composite operator."""
+
+SINCE: dict[tuple[str, str], int] = {(module.DOMAIN, module.NAME): module.SINCE for module in _MODULES}
+"""(domain, name) -> the oldest opset at which standard ONNX can say what the operator means."""
 
 
 def add_bodies(model: ir.Model) -> None:
     """Give every composite operator that the model uses a function body, and import its domain.
 
-    Bodies are written for the model's own opset: onnxruntime refuses an inlined operator of another version.
+    Bodies are written for the model's own opset: onnxruntime refuses an inlined operator of another version. Raises
+    PortingError when that is older than an operator's body can be.
     """
+    opset = model.opset_imports[""]
     used = {(n.domain, n.op_type) for n in model.graph.all_nodes()} & set(BODIES)
     for domain, name in sorted(used):
-        function = BODIES[domain, name](model.opset_imports[""])
+        if opset < SINCE[domain, name]:
+            raise PortingError(
+                f"standard ONNX cannot say {domain}.{name}", required=f"opset {SINCE[domain, name]}", met=opset
+            )
+        function = BODIES[domain, name](opset)
         model.functions[function.identifier()] = function
         model.opset_imports.setdefault(domain, 1)

@@ -1,4 +1,4 @@
-"""Function bodies from ONNX's textual form, and the one thing it cannot say at old opsets: an attribute as a tensor."""
+"""Function bodies from ONNX's textual form, and what no node does there: attributes as tensors, words compared."""
 
 from __future__ import annotations
 
@@ -41,3 +41,25 @@ def int8_attribute(attribute: str, result: str, opset: int) -> str:
         {result}_row = Gather <axis = 0> ({result}_eye, {result}_last)
         {result}_column = ArgMax <axis = 0, keepdims = 0> ({result}_row)
         {result} = Sub ({result}_column, {result}_last)"""
+
+
+def int_attribute(attribute: str, result: str) -> str:
+    """Nodes that make ``result``, int64[1], of the function's int attribute; from opset 12."""
+    return f"""
+        {result}_scalar = Constant <value_int: int = @{attribute}> ()
+        {result}_shape = Constant <value = int64[1] {{1}}> ()
+        {result} = Reshape ({result}_scalar, {result}_shape)"""
+
+
+def attribute_is(attribute: str, word: str, result: str) -> str:
+    """Nodes that make ``result``, bool[1]: whether the function's string attribute is a word; from opset 12.
+
+    Equal takes no strings before opset 19; TfIdfVectorizer counts, at every opset, how often a word occurs.
+    """
+    return f"""
+        {attribute}_scalar = Constant <value_string: string = @{attribute}> ()
+        {attribute}_shape = Constant <value = int64[1] {{1}}> ()
+        {attribute}_words = Reshape ({attribute}_scalar, {attribute}_shape)
+        {attribute}_count = TfIdfVectorizer <mode = "TF", min_gram_length = 1, max_gram_length = 1, max_skip_count = 0,
+            ngram_counts = [0], ngram_indexes = [0], pool_strings = ["{word}"]> ({attribute}_words)
+        {result} = Cast <to = 9> ({attribute}_count)"""
