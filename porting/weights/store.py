@@ -1,0 +1,195 @@
+"""The tensors of a checkpoint folder, read in place.
+
+Opening a store reads headers only. Data is read with ``pread`` through a few descriptors and never mapped: a checkpoint
+of 90,000 tensors is more than a process may have maps.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import MappingProxyType
+
+import torch
+
+from porting.errors import InvalidModelError
+from porting.weights.descriptors import DescriptorPool
+from porting.weights.index import INDEX, read_index, read_json
+from porting.weights.safetensors_file import Entry, Header, read_header
+from porting_kernels.fp8 import BLOCK
+
+PAGE = 4096
+"""Bytes that a disk reads at least: holes below this are read over, not skipped."""
+
+
+class WeightStore:
+    """A checkpoint folder: ``model.safetensors``, or ``model.safetensors.index.json`` with its shards.
+
+    entries: by tensor name; what the shards hold beyond the index is left out and counted in ``unlisted``.
+    header_bytes_read, data_bytes_read: from safetensors files so far. nan_codes: NaN among the 8-bit floats read so
+    far, by tensor (a region read twice counts twice). Safe to use from several threads.
+    Raises InvalidModelError for an index that does not tell the truth, a malformed or truncated shard, and pickles.
+    """
+
+    def __init__(self, folder: Path | str, *, descriptors: int = 64) -> None:
+        self.folder = Path(folder)
+        self.header_bytes_read = 0
+        self.data_bytes_read = 0
+        self.unlisted = 0
+        self.nan_codes: Counter[str] = Counter()
+        self._pool = DescriptorPool(descriptors)
+        self._lock = threading.Lock()
+        self.entries: Mapping[str, Entry] = MappingProxyType(self._read_headers())
+        self.block = _block(self.folder)
+
+    @property
+    def bytes_read(self) -> int:
+        """Of headers and data together."""
+        return self.header_bytes_read + self.data_bytes_read
+
+    def _read_headers(self) -> dict[str, Entry]:
+        files = read_index(self.folder)
+        missing = [file for file in files if not (self.folder / file).exists()]
+        if missing:
+            raise InvalidModelError(
+                f"{len(missing)} of {len(files)} weight files are missing",
+                required="every file of the index",
+                met=f"no {_some(missing)}",
+                where=self.folder / INDEX,
+                fix="download them",
+            )
+        entries: dict[str, Entry] = {}
+        for file, names in files.items():
+            header = read_header(self.folder / file)
+            self.header_bytes_read += header.bytes_read
+            entries.update(self._listed(header, names))
+        return entries
+
+    def _listed(self, header: Header, names: Sequence[str] | None) -> dict[str, Entry]:
+        if names is None:
+            return header.entries
+        absent = [name for name in names if name not in header.entries]
+        if absent:
+            raise InvalidModelError(
+                f"the index names {len(absent)} tensors that are not in their shard",
+                required=f"{ascii(_some(absent))[1:-1]} in {header.file.path.name}",
+                met=f"{len(header.entries)} tensors, without these",
+                where=self.folder / INDEX,
+                fix="download the index and the shard again, from one revision",
+            )
+        self.unlisted += len(header.entries) - len(names)
+        return {name: header.entries[name] for name in names}
+
+    def entry(self, name: str) -> Entry:
+        """The entry of a tensor. InvalidModelError, with the nearest names, when there is none."""
+        found = self.entries.get(name)
+        if found is None:
+            import difflib
+
+            near = difflib.get_close_matches(name, self.entries, n=3) if len(self.entries) < 2000 else []
+            raise InvalidModelError(
+                f"the checkpoint has no tensor {name!r}",
+                met=f"{len(self.entries)} tensors" + (f", among them {_some(near)}" if near else ""),
+                where=self.folder,
+            )
+        return found
+
+    def tensor(self, name: str) -> torch.Tensor:
+        """A whole tensor as stored: its shape, the torch type of its bits."""
+        entry = self.entry(name)
+        return self.read_box(entry, range(entry.rows), range(entry.columns)).reshape(entry.shape)
+
+    def read_box(self, entry: Entry, rows: range, columns: range) -> torch.Tensor:
+        """Rows and columns of an entry seen as a matrix [entry.rows, entry.columns], in its stored dtype.
+
+        rows, columns: ascending, any step. What lies between is not read, except holes below a page.
+        """
+        dtype = entry.torch_dtype
+        if not rows or not columns:
+            return torch.empty(len(rows), len(columns), dtype=dtype)
+        width, pitch = columns[-1] + 1 - columns[0], entry.columns * rows.step
+        itemsize = dtype.itemsize
+        start = rows[0] * entry.columns + columns[0]
+        if (pitch - width) * itemsize < PAGE:
+            flat = torch.empty((len(rows) - 1) * pitch + width, dtype=dtype)
+            self.read_into(entry, start * itemsize, flat)
+        else:
+            flat = torch.empty(len(rows) * width, dtype=dtype)
+            for number, line in enumerate(flat.view(len(rows), width)):
+                self.read_into(entry, (start + number * pitch) * itemsize, line)
+            pitch = width
+        return flat.as_strided((len(rows), len(columns)), (pitch, columns.step))
+
+    def read_into(self, entry: Entry, start: int, out: torch.Tensor) -> None:
+        """Fill a contiguous tensor of any dtype with the bytes of an entry from its byte ``start`` on.
+
+        InvalidModelError when the file has become shorter, or cannot be read any more.
+        """
+        target = out.view(-1).view(torch.uint8).numpy().data
+        if start < 0 or start + len(target) > entry.length:
+            raise IndexError(f"bytes {start} to {start + len(target)} of {entry}, which has {entry.length}")
+        done = 0
+        try:
+            with self._pool.open(entry.file.path) as descriptor:
+                while done < len(target):
+                    count = os.preadv(descriptor, [target[done:]], entry.offset + start + done)
+                    if count == 0:
+                        raise InvalidModelError(
+                            "a weight file has become shorter since it was opened",
+                            required=f"{entry.file.size} bytes",
+                            met=entry.offset + start + done,
+                            where=f"{entry.file.path}, tensor {entry.name}",
+                        )
+                    done += count
+        except OSError as error:
+            raise InvalidModelError(
+                f"cannot read weights: {error}", where=f"{entry.file.path}, tensor {entry.name}"
+            ) from error
+        with self._lock:
+            self.data_bytes_read += done
+
+    def count_nan(self, entry: Entry, count: int) -> None:
+        """Add to ``nan_codes``."""
+        if count:
+            with self._lock:
+                self.nan_codes[entry.name] += count
+
+    def close(self) -> None:
+        """Close the descriptors; a later read opens them again."""
+        self._pool.close()
+
+    def __enter__(self) -> WeightStore:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"WeightStore({str(self.folder)!r}, {len(self.entries)} tensors)"
+
+
+def _block(folder: Path) -> tuple[int, int]:
+    """``quantization_config.weight_block_size`` of config.json; [128, 128] where it says nothing."""
+    path = folder / "config.json"
+    if not path.exists():
+        return BLOCK
+    config = read_json(path)
+    quantization = config.get("quantization_config") if isinstance(config, dict) else None
+    block = quantization.get("weight_block_size") if isinstance(quantization, dict) else None
+    if block is None:
+        return BLOCK
+    if not isinstance(block, list) or len(block) != 2 or any(type(size) is not int or size < 1 for size in block):
+        raise InvalidModelError(
+            "malformed quantization_config.weight_block_size",
+            required="two integers from 1",
+            met=ascii(block)[:100],
+            where=path,
+        )
+    return block[0], block[1]
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")

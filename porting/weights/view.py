@@ -1,0 +1,344 @@
+"""Weights as the model sees them, made of tensors as the checkpoint stores them, and read a few rows at a time.
+
+A view has a shape and a floating type of its own. It is put together from stored tensors by a small algebra -
+concatenated, stacked, sliced, transposed, reshaped - which moves rectangles about and reads nothing; these are the
+operations by which transformers turns a checkpoint into parameters. To an ONNX graph a view is a tensor like any other.
+"""
+
+from __future__ import annotations
+
+import bisect
+import math
+from collections.abc import Iterator, Sequence
+from typing import IO, Any
+
+import numpy as np
+import onnx_ir as ir
+import torch
+
+from porting.errors import DtypeError, ShapeError, UsageError
+from porting.weights.piece import Piece
+from porting.weights.safetensors_file import Entry
+from porting.weights.scales import FLOAT8, check_scale, find_scale
+from porting.weights.store import WeightStore
+from porting.weights.stored import CHUNK, WORK, Stored
+from porting_kernels import dtypes
+
+LOGICAL = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
+STREAM = 256 << 20
+"""Bytes of working memory with which a whole view is written to a file."""
+
+
+class WeightView:
+    """A lazy tensor: shape, dtype, and the pieces that tile it.
+
+    Seen as a matrix it has ``rows`` (all axes but the last, flattened) and ``columns`` (the last axis). The constructor
+    takes pieces that tile that matrix exactly; build views with ``of`` and the operations below it. Implements
+    ``onnx_ir.TensorProtocol``.
+    """
+
+    __slots__ = ("_pieces", "_tallest", "_torch_dtype", "dims", "doc_string", "meta", "metadata_props", "name")
+
+    def __init__(
+        self, shape: Sequence[int], dtype: torch.dtype, pieces: Sequence[Piece], name: str | None = None
+    ) -> None:
+        self.name = name
+        self.doc_string: str | None = None
+        self.metadata_props: dict[str, str] = {}
+        self.meta: dict[str, Any] = {}
+        self.dims = tuple(shape)
+        self._torch_dtype = dtype
+        self._pieces = tuple(sorted(pieces, key=lambda piece: (piece.row, piece.column)))
+        self._tallest = max((piece.height for piece in self._pieces), default=0)
+
+    # Construction
+
+    @classmethod
+    def of(
+        cls,
+        store: WeightStore,
+        name: str,
+        dtype: torch.dtype,
+        *,
+        scale: str | None = None,
+        block: tuple[int, int] | None = None,
+    ) -> WeightView:
+        """A stored tensor, as ``dtype``.
+
+        dtype: float32, bfloat16, float16 or float64 for floats and for anything that has a scale; the stored type
+        itself for the rest. scale: name of the scale tensor; a float8 tensor finds its own (``scales.find_scale``).
+        block: rows and columns under one scale, ``store.block`` by default; [1, columns] is a scale for each row.
+        Raises InvalidModelError for a missing tensor, a missing scale, and a scale of a wrong shape or dtype;
+        DtypeError for a dtype that the stored one is not read as.
+        """
+        entry = store.entry(name)
+        block = block or store.block
+        found = store.entry(scale) if scale is not None else None
+        if entry.dtype in FLOAT8 and found is None:
+            found = find_scale(store.entries, name)
+        if found is not None or entry.dtype in FLOAT8:
+            check_scale(entry, found, block)
+        _check_dtype(entry, found is not None, dtype)
+        stored = Stored(store, entry, found, block)
+        rows, columns = range(entry.rows), range(entry.columns)
+        return cls(entry.shape, dtype, [Piece(stored, rows, columns)] if rows and columns else [], name)
+
+    # The algebra
+
+    @staticmethod
+    def concatenated(views: Sequence[WeightView], axis: int = 0) -> WeightView:
+        """Views one after the other along an axis; their other axes and their dtypes agree."""
+        dims, axis = _joined(views, axis)
+        pieces: list[Piece] = []
+        if axis == len(dims) - 1:
+            for view, column in zip(views, _offsets(view.dims[axis] for view in views), strict=True):
+                pieces += (piece.moved(0, column) for piece in view._pieces)
+        else:
+            inner = math.prod(dims[axis + 1 : -1])
+            heights = [view.dims[axis] * inner for view in views]
+            for outer in range(math.prod(dims[:axis])):
+                for view, height, row in zip(views, heights, _offsets(heights), strict=True):
+                    cut = view._cut(range(outer * height, (outer + 1) * height))
+                    pieces += (piece.moved(outer * sum(heights) + row, 0) for piece in cut)
+        return WeightView(dims, views[0]._torch_dtype, pieces)
+
+    @staticmethod
+    def stacked(views: Sequence[WeightView], axis: int = 0) -> WeightView:
+        """Views of one shape along a new axis, which is not the last."""
+        if not views:
+            raise ShapeError("stacking of no views")
+        rank = len(views[0].dims)
+        axis = axis + rank + 1 if axis < 0 else axis
+        if not 0 <= axis < rank:
+            raise ShapeError("no such axis to stack along", required=f"0 to {rank - 1}", met=axis)
+        grown = [view.reshaped((*view.dims[:axis], 1, *view.dims[axis:])) for view in views]
+        return WeightView.concatenated(grown, axis)
+
+    def sliced(self, axis: int, start: int = 0, stop: int | None = None, step: int = 1) -> WeightView:
+        """Every ``step``-th place of an axis, from ``start`` to before ``stop``; the limits as in Python."""
+        axis = self._axis(axis)
+        if step < 1:
+            raise ShapeError("slices go forward", required="a step of at least 1", met=step)
+        kept = range(self.dims[axis])[start:stop:step]
+        dims = (*self.dims[:axis], len(kept), *self.dims[axis + 1 :])
+        if axis == len(dims) - 1:
+            cuts = (piece.turned().cut(kept) for piece in self._pieces)
+            return WeightView(dims, self._torch_dtype, [piece.turned() for piece in cuts if piece])
+        inner, size = math.prod(dims[axis + 1 : -1]), self.dims[axis]
+        # The rows of a place are contiguous; with a step and rows between, each place is cut out by itself.
+        runs = (
+            [kept] if inner == 1 else [range(kept.start, kept.stop)] if step == 1 else [range(k, k + 1) for k in kept]
+        )
+        pieces: list[Piece] = []
+        row = 0
+        for outer in range(math.prod(dims[:axis])):
+            for run in runs:
+                first = (outer * size + run.start) * inner
+                rows = range(first, first + len(run) * run.step * inner, run.step)
+                pieces += (piece.moved(row, 0) for piece in self._cut(rows))
+                row += len(rows)
+        return WeightView(dims, self._torch_dtype, pieces)
+
+    def transposed(self) -> WeightView:
+        """The last two axes swapped."""
+        if len(self.dims) < 2:
+            raise ShapeError("transposing needs two axes", required="at least 2", met=len(self.dims))
+        *outer, height, width = self.dims
+        pieces = [
+            piece.turned().moved(matrix * width, 0)
+            for matrix in range(math.prod(outer))
+            for piece in self._cut(range(matrix * height, (matrix + 1) * height))
+        ]
+        return WeightView((*outer, width, height), self._torch_dtype, pieces)
+
+    def reshaped(self, shape: Sequence[int]) -> WeightView:
+        """Other leading axes over the same rows; the last axis stays as it is."""
+        shape = tuple(shape)
+        if not shape or shape[-1] != self.columns or math.prod(shape[:-1]) != self.rows:
+            raise ShapeError(
+                "reshaping keeps the rows and columns",
+                required=f"{self.rows} rows of {self.columns}",
+                met=list(shape),
+                where=self,
+            )
+        return WeightView(shape, self._torch_dtype, self._pieces, self.name)
+
+    def part(self, index: int) -> WeightView:
+        """One place of the first axis, without that axis: an expert of a stack."""
+        if len(self.dims) < 2:
+            raise ShapeError("a view of one axis has no parts", required="at least 2 axes", met=len(self.dims))
+        if not 0 <= index < self.dims[0]:
+            raise IndexError(f"part {index} of {self.dims[0]}")
+        return self.sliced(0, index, index + 1).reshaped(self.dims[1:])
+
+    def as_dtype(self, dtype: torch.dtype) -> WeightView:
+        """The same numbers, rounded from what is stored to another type (and not by way of this view's)."""
+        for piece in self._pieces:
+            _check_dtype(piece.stored.entry, piece.stored.scale is not None, dtype)
+        return WeightView(self.dims, dtype, self._pieces, self.name)
+
+    # Facts
+
+    @property
+    def rows(self) -> int:
+        """All axes but the last, flattened."""
+        return math.prod(self.dims[:-1])
+
+    @property
+    def columns(self) -> int:
+        """The last axis; 1 for a scalar."""
+        return self.dims[-1] if self.dims else 1
+
+    @property
+    def torch_dtype(self) -> torch.dtype:
+        """What the model sees."""
+        return self._torch_dtype
+
+    @property
+    def dtype(self) -> ir.DataType:
+        """What the model sees, in ONNX's words."""
+        return ir.DataType(dtypes.by_torch(self._torch_dtype).code)
+
+    @property
+    def shape(self) -> ir.Shape:
+        """Constant."""
+        return ir.Shape(self.dims)
+
+    @property
+    def size(self) -> int:
+        """Elements."""
+        return math.prod(self.dims)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes in the view's dtype."""
+        return self.size * self._torch_dtype.itemsize
+
+    @property
+    def raw(self) -> tuple[Piece, ...]:
+        """The pieces, from top to bottom."""
+        return self._pieces
+
+    @property
+    def entries(self) -> tuple[Entry, ...]:
+        """The stored tensors behind it, scales included, each once, in the order of their first use."""
+        found = {}
+        for piece in self._pieces:
+            for entry in (piece.stored.entry, piece.stored.scale):
+                if entry is not None:
+                    found[id(entry)] = entry
+        return tuple(found.values())
+
+    # Reading
+
+    def read(self, first_row: int, last_row: int, *, chunk: int = CHUNK) -> torch.Tensor:
+        """Rows ``first_row`` to before ``last_row``: [last_row - first_row, columns] of the view's dtype.
+
+        Only the bytes of these rows and of their scales are read (holes of less than 4 KiB between them too). chunk:
+        stored bytes in memory at a time, besides the result. Raises InvalidModelError for NaN in scales and for files
+        that cannot be read any more.
+        """
+        if not 0 <= first_row <= last_row <= self.rows:
+            raise IndexError(f"rows {first_row} to {last_row} of {self.rows}")
+        result = torch.empty(last_row - first_row, self.columns, dtype=self._torch_dtype)
+        for piece in self._cut(range(first_row, last_row)):
+            piece.read_into(result, chunk)
+        return result
+
+    def blocks(self, budget: int) -> Iterator[tuple[int, torch.Tensor]]:
+        """All rows in blocks: the first row of each, and its tensor as from ``read``.
+
+        budget: bytes for all that lives at once: a block, the one before it that the caller may still hold, and the
+        stored bytes with what converting them takes. Raises UsageError when it is too small for one row.
+        """
+        if not self.rows or not self.columns:
+            return
+        row = self.columns * self._torch_dtype.itemsize
+        least = WORK * max(piece.chunk_bytes for piece in self._pieces)
+        if budget < least + 2 * row:
+            raise UsageError(
+                "the memory is too small for one row of a weight",
+                required=f"at least {least + 2 * row} bytes",
+                met=budget,
+                where=self,
+            )
+        work = max(least, min(budget // 4, WORK * CHUNK))
+        step = (budget - work) // (2 * row)
+        for first in range(0, self.rows, step):
+            yield first, self.read(first, min(first + step, self.rows), chunk=work // WORK)
+
+    def tensor(self) -> torch.Tensor:
+        """All of it, in its shape."""
+        return self.read(0, self.rows).reshape(self.dims)
+
+    def numpy(self) -> np.ndarray:
+        """All of it, as ONNX tensors are read: ml_dtypes where numpy lacks the type."""
+        return dtypes.to_numpy(self.tensor())
+
+    def tobytes(self) -> bytes:
+        """All of it, little-endian, row by row."""
+        return self.tensor().view(-1).view(torch.uint8).numpy().tobytes()
+
+    def tofile(self, file: IO[bytes]) -> None:
+        """Write what ``tobytes`` gives, without ever holding all of it."""
+        for _, values in self.blocks(STREAM):
+            file.write(values.view(-1).view(torch.uint8).numpy().data)
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        return self.numpy() if dtype is None else self.numpy().astype(dtype)
+
+    def __dlpack__(self, *, stream: Any = None) -> Any:
+        return self.tensor().__dlpack__(stream=stream)
+
+    def __dlpack_device__(self) -> tuple[Any, int]:
+        return torch.empty(0).__dlpack_device__()
+
+    def __repr__(self) -> str:
+        return f"WeightView<{self.dtype.name},{list(self.dims)}>(name={self.name!r}, {len(self._pieces)} pieces)"
+
+    def _cut(self, rows: range) -> Iterator[Piece]:
+        """The pieces that show these rows, cut to them."""
+        if not rows:
+            return
+        begin = bisect.bisect_left(self._pieces, rows[0] - self._tallest + 1, key=lambda piece: piece.row)
+        for number in range(begin, len(self._pieces)):
+            if self._pieces[number].row > rows[-1]:
+                break
+            if piece := self._pieces[number].cut(rows):
+                yield piece
+
+    def _axis(self, axis: int) -> int:
+        rank = len(self.dims)
+        if not -rank <= axis < rank:
+            raise ShapeError("no such axis", required=f"{-rank} to {rank - 1}", met=axis, where=self)
+        return axis % rank
+
+
+def _check_dtype(entry: Entry, scaled: bool, dtype: torch.dtype) -> None:
+    numeric = scaled or entry.torch_dtype in LOGICAL
+    if dtype not in (LOGICAL if numeric else (entry.torch_dtype,)):
+        allowed = ", ".join(str(each).removeprefix("torch.") for each in (LOGICAL if numeric else (entry.torch_dtype,)))
+        raise DtypeError("a stored tensor cannot be read as this type", required=allowed, met=dtype, where=entry)
+
+
+def _joined(views: Sequence[WeightView], axis: int) -> tuple[tuple[int, ...], int]:
+    """Shape of the concatenation, and the axis counted from the front. ShapeError, DtypeError."""
+    if not views:
+        raise ShapeError("concatenation of no views")
+    axis = views[0]._axis(axis)
+    first = views[0].dims
+    for view in views:
+        if view.torch_dtype != views[0].torch_dtype:
+            raise DtypeError("views of several types", required=views[0].torch_dtype, met=view.torch_dtype, where=view)
+        if len(view.dims) != len(first) or view.dims[:axis] + view.dims[axis + 1 :] != first[:axis] + first[axis + 1 :]:
+            raise ShapeError(
+                f"views do not fit along axis {axis}", required=list(first), met=list(view.dims), where=view
+            )
+    return (*first[:axis], sum(view.dims[axis] for view in views), *first[axis + 1 :]), axis
+
+
+def _offsets(sizes: Any) -> list[int]:
+    offsets = [0]
+    for size in sizes:
+        offsets.append(offsets[-1] + size)
+    return offsets[:-1]
