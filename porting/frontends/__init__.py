@@ -14,7 +14,7 @@ _FACTORY = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 
 
 def load(text: str) -> Source:
-    """Import a source by what it looks like: ``*.onnx``, ``*.pt2``, ``package.module:factory``, or a folder with config.json.
+    """Import a source by what it looks like: ``*.onnx``, ``*.pt2``, ``package.module:factory``, a checkpoint folder.
 
     Raises UsageError when it looks like none of them or does not exist, InvalidModelError when it is broken.
     """

@@ -6,7 +6,9 @@ import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
+
+import onnx_ir as ir
 
 from porting.errors import InvalidModelError, UsageError
 from porting.frontends.source import Source
@@ -38,8 +40,10 @@ def load(path: Path) -> Source:
     model = checkpoint_graph.export(module)
     for name, value in model.graph.initializers.items():
         if value.const_value is None:
-            value.const_value = to_view(binding.recipes[name], store, dtypes.torch_dtype(value.dtype))
-            value.const_value.name = name
+            assert value.dtype is not None
+            view = to_view(binding.recipes[name], store, dtypes.torch_dtype(value.dtype))
+            view.name = name
+            value.const_value = cast(ir.TensorProtocol, view)
     return Source(
         text=str(path),
         kind="checkpoint",
@@ -65,13 +69,15 @@ def read_config(path: Path) -> Any:
         raise InvalidModelError("cannot read config.json", met=error, where=file) from error
     kind = fields.get("model_type") if isinstance(fields, dict) else None
     if not isinstance(kind, str):
-        raise InvalidModelError("config.json names no architecture", required="model_type, a string", met=kind, where=file)
+        raise InvalidModelError(
+            "config.json names no architecture", required="model_type, a string", met=kind, where=file
+        )
     if kind not in CONFIG_MAPPING:
         if "auto_map" in fields:
             raise InvalidModelError(
                 f"the checkpoint asks for code of its own to make a {kind!r} model, which is never run",
                 required="an architecture that transformers has itself",
-                met=f"auto_map: {', '.join(map(str, fields['auto_map'].values())) if isinstance(fields['auto_map'], dict) else fields['auto_map']}",
+                met=f"auto_map {json.dumps(fields['auto_map'])[:200]}",
                 where=file,
                 fix="export the model yourself and bring the .pt2 or .onnx file",
             )

@@ -76,7 +76,7 @@ def outside(names: Iterable[str], inside: Iterable[str]) -> list[str]:
     """Names grouped by the shortest module path under which nothing of ``inside`` lies, each once, sorted."""
     known = {name[:at] for name in inside for at in _dots(name)}
     found = {next((name[:at] for at in _dots(name) if name[:at] not in known), name) for name in names}
-    return sorted(found, key=lambda path: [(part.isdigit(), int(part) if part.isdigit() else part) for part in path.split(".")])
+    return sorted(found, key=_natural)
 
 
 def _recipes(module: Any, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Recipe]:
@@ -138,6 +138,10 @@ def _ties(module: Any) -> list[list[str]]:
     for name, parameter in module.named_parameters(remove_duplicate=False):
         groups.setdefault(id(parameter), []).append(name)
     return [names for names in groups.values() if len(names) > 1]
+
+
+def _natural(path: str) -> list[tuple[bool, int, str]]:
+    return [(part.isdigit(), int(part) if part.isdigit() else 0, part) for part in path.split(".")]
 
 
 def _dots(name: str) -> list[int]:

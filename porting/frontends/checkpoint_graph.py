@@ -35,7 +35,7 @@ def instantiate(config: Any, *, experts: str = "grouped_mm") -> Any:
     from transformers import MODEL_FOR_CAUSAL_LM_MAPPING
 
     try:
-        architecture = MODEL_FOR_CAUSAL_LM_MAPPING[type(config)]
+        architecture: Any = MODEL_FOR_CAUSAL_LM_MAPPING[type(config)]
     except KeyError:
         raise InvalidModelError(
             f"{config.model_type} is no causal language model of transformers",
@@ -196,7 +196,7 @@ def _one_sequence() -> Iterator[None]:
     """
     from transformers import masking_utils
 
-    with unittest.mock.patch.object(masking_utils, "find_packed_sequence_indices", lambda position_ids: None):
+    with unittest.mock.patch.object(masking_utils, "find_packed_sequence_indices", return_value=None):
         yield
 
 

@@ -34,6 +34,7 @@ def fill(module: Any, binding: Binding, store: WeightStore, prefix: str = "") ->
 
     prefix: where the module stands in the model, with a dot at its end.
     """
+    materialize(module)  # first: it initializes the weights beside the buffers too, if they are there
     made: dict[int, torch.Tensor] = {}
     for name, empty in module.state_dict(keep_vars=True).items():
         if id(empty) not in made:
@@ -42,4 +43,3 @@ def fill(module: Any, binding: Binding, store: WeightStore, prefix: str = "") ->
         owner = module.get_submodule(name.rpartition(".")[0])
         slots = owner._parameters if isinstance(empty, torch.nn.Parameter) else owner._buffers
         slots[name.rpartition(".")[2]] = made[id(empty)]
-    materialize(module)

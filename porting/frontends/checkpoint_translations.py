@@ -21,8 +21,8 @@ from onnxscript import opset18 as op
 from onnxscript import values
 from onnxscript.function_libs.torch_lib.ops import core as stock
 
-Value = ir.Value
-Size = "Value | int"
+Value = Any
+"""An onnx_ir.Value; onnxscript does not type what its operators return."""
 
 _END = (1 << 63) - 1
 _FLOATS = ["tensor(float)", "tensor(float16)", "tensor(bfloat16)", "tensor(double)"]
@@ -57,9 +57,9 @@ def grouped_mm(x: Value, w: Value, offs: Value, bias: Value | None = None, out_d
     offsets = _int64(offs)
     nothing = op.Constant(value=ir.tensor([[0.0]] * _dims(w)[0], dtype=x.dtype))
     producer = w.producer()
-    if producer is not None and producer.op_type == "Transpose":
-        if tuple(producer.attributes["perm"].as_ints()) == (0, 2, 1):
-            return _grouped_matmul(x, producer.inputs[0], offsets, nothing, transposed=1)
+    perm = producer.attributes["perm"].as_ints() if producer is not None and producer.op_type == "Transpose" else ()
+    if tuple(perm) == (0, 2, 1):
+        return _grouped_matmul(x, producer.inputs[0], offsets, nothing, transposed=1)
     return _grouped_matmul(x, w, offsets, nothing, transposed=0)
 
 
@@ -95,7 +95,7 @@ def slice_scatter(x: Value, src: Value, dim: int = 0, start: Any = None, end: An
     size = _static(x, dim)
     parts = [slice_(x, dim, 0, start)] if start else []
     parts.append(src)
-    if size is None and end != _END or size is not None and end < size:
+    if end < (_END if size is None else size):
         parts.append(slice_(x, dim, end))
     return op.Concat(*parts, axis=dim)
 
