@@ -107,7 +107,7 @@ CONFIGS: dict[str, dict[str, Any]] = {
     "gpt_oss": {**SMALL, **HEADS, "num_local_experts": 6, "num_experts_per_tok": 2, "sliding_window": 4},
     "deepseek_v2": {**SMALL, **LATENT, "topk_method": "group_limited_greedy", "norm_topk_prob": False},
     "deepseek_v3": {**SMALL, **LATENT, "rope_parameters": YARN},
-    "deepseek_v32": {**SMALL, **LATENT, "index_n_heads": 2, "index_head_dim": 24, "index_topk": 4},
+    "deepseek_v32": {**SMALL, **LATENT, "index_n_heads": 16, "index_head_dim": 24, "index_topk": 4},
     "olmoe": {**SMALL, "num_experts": 6, "num_experts_per_tok": 2},
     "granitemoe": {**SMALL, "num_local_experts": 6, "num_experts_per_tok": 2},
     "ernie4_5_moe": {
