@@ -11,7 +11,7 @@ from porting.errors import UsageError
 from porting.frontends import Source
 from porting.parity.language import IDS
 from porting.samples import Ranges, Samples
-from porting.text_samples import TextSamples, is_text
+from porting.text_samples import SUFFIX, TextSamples, is_text
 
 Data = Samples | TextSamples
 
@@ -21,7 +21,7 @@ def open_data(path: Path, source: Source, inputs: Sequence[ir.Value], dims: Rang
 
     Raises UsageError for text where the source brings no tokenizer, and what the readers of either kind raise.
     """
-    if not is_text(path):
+    if not is_text(path) or (source.tokenizer is None and path.suffix != SUFFIX):
         return Samples(path, inputs, dims)
     if source.tokenizer is None:
         raise UsageError(

@@ -60,11 +60,11 @@ class TextSamples:
 
 
 def is_text(path: Path) -> bool:
-    """Whether DATA is text: a ``.txt`` file, or a folder that holds some and no ``.npz``."""
+    """Whether DATA is text: a file that ends in none of numpy's ways, or a folder of ``.txt`` and no ``.npz``."""
     if path.is_dir():
         suffixes = {file.suffix for file in path.iterdir()}
         return SUFFIX in suffixes and ".npz" not in suffixes
-    return path.suffix == SUFFIX
+    return path.is_file() and path.suffix not in (".npz", ".npy", ".zip")
 
 
 def _files(path: Path) -> list[Path]:

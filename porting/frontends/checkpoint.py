@@ -31,6 +31,7 @@ def load(path: Path) -> Source:
     from porting.frontends import checkpoint_graph, checkpoint_reference
     from porting.frontends.checkpoint_binding import bind, outside
     from porting.frontends.checkpoint_recipe import to_view
+    from porting.frontends.checkpoint_tokenizer import tokenizer
 
     config = read_config(path)
     store = WeightStore(path)
@@ -50,6 +51,7 @@ def load(path: Path) -> Source:
         model=model,
         digest=_digest(path, store),
         open_reference=lambda: checkpoint_reference.open_reference(config, binding, store),
+        tokenizer=tokenizer(path),
         not_in_graph=outside(binding.unused, [*shapes_used(binding.recipes), *binding.recipes]),
     )
 
