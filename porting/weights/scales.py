@@ -13,6 +13,7 @@ from porting.weights.store import WeightStore
 from porting_kernels.fp8 import SCALE_DTYPES, decode_scales, scale_shape
 
 FLOAT8 = ("F8_E4M3", "F8_E5M2")
+CODES = (*FLOAT8, "I8")
 
 
 def scale_names(name: str) -> tuple[str, ...]:
@@ -33,7 +34,9 @@ def required_scale_shape(weight: Entry, block: tuple[int, int]) -> tuple[int, ..
 
 
 def check_scale(weight: Entry, scale: Entry | None, block: tuple[int, int]) -> None:
-    """Raise InvalidModelError unless the scales fit the weight in number and are of a dtype that is known."""
+    """Raise InvalidModelError unless weight and scales are of known dtypes, and the scales fit in number."""
+    if weight.dtype not in CODES:
+        raise InvalidModelError("a weight of this dtype takes no scale", required=" or ".join(CODES), where=weight)
     if scale is None:
         raise InvalidModelError(
             f"no scale for the 8-bit weight {weight.name}",

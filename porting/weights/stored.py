@@ -41,7 +41,8 @@ class Stored:
         """out[:] = the numbers in these rows and columns, rounded once to the dtype of ``out``, half to even.
 
         rows, columns: ascending, not empty. out: [len(rows), len(columns)], any strides. chunk: stored bytes in memory
-        at a time, at least one row's. Quantized values are multiplied by their scale in float32.
+        at a time, at least one row's. Quantized values are multiplied by their scale in float32. Stored float64 becomes
+        a 16-bit type by way of float32, as torch does it: two roundings.
         """
         if self.scale is not None:
             for begin, end in self._matrices(rows):

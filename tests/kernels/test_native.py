@@ -122,6 +122,13 @@ def test_dequantize_between_strided_matrices(dtype):
             assert outside == 0
 
 
+@pytest.mark.parametrize("out", [torch.empty(700, 500, dtype=torch.float16), torch.empty(500, 700).T])
+def test_dequantize_more_than_the_scratch_rows_hold(out):
+    g = torch.Generator().manual_seed(0)
+    codes = torch.randint(0, 256, out.shape, generator=g, dtype=torch.uint8).view(torch.float8_e4m3fn)
+    assert_dequantized(codes, torch.rand(9, 6, generator=g), out, block=(100, 100), first_row=150, first_column=70)
+
+
 @pytest.mark.parametrize("dtype", [torch.float8_e5m2, torch.int8])
 def test_dequantize_codes_without_a_loop(dtype):
     codes = torch.arange(256, dtype=torch.uint8).view(2, 128).view(dtype)

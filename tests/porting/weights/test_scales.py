@@ -53,6 +53,12 @@ def test_scale_of_a_wrong_shape(store_of, shape):
     assert "l.weight_scale_inv" in str(caught.value.where)
 
 
+def test_scale_of_a_weight_that_has_none(store_of):
+    store = store_of({"l.weight": torch.zeros(3, 3), "l.weight_scale": torch.ones(1, 1)})
+    with pytest.raises(InvalidModelError, match="takes no scale"):
+        WeightView.of(store, "l.weight", torch.float32, scale="l.weight_scale")
+
+
 def test_scale_of_a_wrong_dtype(store_of):
     store = store_of({"l.weight": torch.zeros(3, 3, dtype=F8), "l.scale": torch.ones(1, 1, dtype=torch.int32)})
     with pytest.raises(InvalidModelError, match="F32, F16, BF16, F8_E8M0"):
