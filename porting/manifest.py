@@ -50,8 +50,14 @@ def read(folder: Path) -> dict[str, Any]:
 
 
 def check_files(folder: Path, manifest: Mapping[str, Any], names: Sequence[str] | None = None) -> None:
-    """Compare files of a port (all, or some) with their digests. InvalidInputError names every one that differs."""
+    """Compare files of a port (all, or some) with their digests.
+
+    InvalidInputError names every one that differs, and with all of them every one that was not there.
+    """
     wrong = []
+    if names is None:
+        present = {str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file()}
+        wrong += [f"{name} is not of the port" for name in sorted(present - {*manifest["files"], MANIFEST})]
     for name, digest in manifest["files"].items():
         if names is not None and name not in names:
             continue

@@ -31,6 +31,7 @@ def measure_port(
         port.executable,
         samples,
         claim=Claim(
+            source=port.manifest["source"]["digest"],
             backend=port.manifest["backend"],
             surface=port.manifest["surface"],
             scheme=port.manifest["scheme"],

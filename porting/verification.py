@@ -68,7 +68,7 @@ def _as_ported(source: Source, port: PortFolder) -> ir.Model:
     wanted = {
         name: [d if isinstance(d, int) else None for d in shape]
         for name, shape in shapes.items()
-        if name in current and current[name].shape is not None
+        if name in current and current[name].shape is not None and not current[name].is_initializer()
     }
     bind_shapes(model, wanted)
     return model

@@ -19,6 +19,8 @@ from porting_passes.quantization_style import Granularity, ParameterForm, Symmet
 LEVELS = 127
 # Below this, 127 / absmax or its inverse is no normal float32 any more: such a range counts as zero.
 LEAST_RANGE = 255 * float(np.finfo(np.float32).tiny)
+# The step of a weight of zeros: fine enough for its bias, coarse enough that one of up to 2**14 activation steps fits.
+_IDLE_STEP = 2.0**-16
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,7 +68,8 @@ class WeightCodes:
 
     codes: int8, the shape of the weight. steps: float64, one a channel or one element: w = codes * step.
     zero_channels: channels of zeros only. tiny_channels: channels whose step would not be a normal float32; their
-    codes are 0, which changes no product by more than 1e-36 of the activation.
+    codes are 0, which changes no product by more than 1e-36 of the activation. Both kinds take the median of the other
+    channels' steps (2**-16 where there are none): their bias is counted in it.
     """
 
     codes: np.ndarray
@@ -81,6 +84,11 @@ def weight_absmax(weight: np.ndarray, axis: int, granularity: Granularity) -> np
     return np.asarray(np.abs(weight).max(axis=others, initial=0.0), dtype=np.float32).reshape(-1)
 
 
+def _middle(values: np.ndarray, otherwise: float) -> float:
+    """The median, as one of the values."""
+    return float(np.sort(values)[values.size // 2]) if values.size else otherwise
+
+
 def quantize_weight(weight: np.ndarray, axis: int, absmax: np.ndarray, form: ParameterForm) -> WeightCodes:
     """Symmetric int8 codes of a finite float32 weight; ``absmax`` as from :func:`weight_absmax`.
 
@@ -91,14 +99,14 @@ def quantize_weight(weight: np.ndarray, axis: int, absmax: np.ndarray, form: Par
     shape = [1] * weight.ndim
     shape[axis if absmax.size > 1 else 0] = absmax.size
     if form == "reciprocal_scale":
-        step = np.where(usable, absmax / np.float32(LEVELS), np.float32(1))
+        step = absmax / np.float32(LEVELS)
+        step = np.where(usable, step, np.float32(_middle(step[usable], _IDLE_STEP)))
         scaled = np.rint(weight / step.reshape(shape))
         steps = step.astype(np.float64)
     else:
-        multipliers = [
-            fixed_point.symmetric(float(a)).multiplier if ok else 1.0 for a, ok in zip(absmax, usable, strict=True)
-        ]
-        multiplier = np.asarray(multipliers, dtype=np.float32)
+        found = [fixed_point.symmetric(float(a)).multiplier for a in absmax[usable]]
+        multiplier = np.full(absmax.size, _middle(np.asarray(found, np.float32), 1 / _IDLE_STEP), np.float32)
+        multiplier[usable] = found
         scaled = weight * multiplier.reshape(shape)
         whole = np.trunc(scaled)
         scaled = whole + np.sign(scaled) * (np.abs(scaled - whole) >= 0.5)

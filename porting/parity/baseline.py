@@ -21,7 +21,7 @@ TOLERANCE_DB = 1.0
 NOISE_FLOOR_DB = 100.0
 """Relative L2 1e-5, the limit for float32 rounding in the default budget."""
 
-_IDENTITY = ("backend", "surface", "scheme", "dtype", "numerics", "inputs", "samples")
+_IDENTITY = ("source", "backend", "surface", "scheme", "dtype", "numerics", "inputs", "samples")
 
 
 def load(path: Path) -> dict[str, Any]:
@@ -41,9 +41,15 @@ def load(path: Path) -> dict[str, Any]:
 
 
 def store(parity: Mapping[str, Any], path: Path) -> None:
-    """Write the baseline in one step: a reader sees the old one or the new one, never a part."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    """Write the baseline in one step: a reader sees the old one or the new one, never a part.
+
+    UsageError where the place cannot be written.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    except OSError as error:
+        raise UsageError(f"cannot write {path}", met=error.strerror) from error
     try:
         with os.fdopen(handle, "w", encoding="utf-8") as file:
             file.write(json_text(parity))
@@ -51,9 +57,10 @@ def store(parity: Mapping[str, Any], path: Path) -> None:
             os.fsync(file.fileno())
         os.chmod(temporary, 0o644)
         os.replace(temporary, path)
-    except BaseException:
+    except OSError as error:
+        raise UsageError(f"cannot write {path}", met=error.strerror) from error
+    finally:
         Path(temporary).unlink(missing_ok=True)
-        raise
 
 
 def compare(
@@ -64,10 +71,10 @@ def compare(
     Raises UsageError when the two are not measurements of the same thing.
     """
     for key in _IDENTITY:
-        if parity[key] != baseline[key]:
+        if parity[key] != baseline.get(key):
             raise UsageError(
                 f"the baseline is of another measurement: {key} differs",
-                required=f"{key} {baseline[key]!r}",
+                required=f"{key} {baseline.get(key)!r}",
                 met=f"{key} {parity[key]!r}",
                 fix="measure as the baseline was measured, or --update-baseline",
             )

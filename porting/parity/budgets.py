@@ -36,6 +36,7 @@ METRICS: Mapping[str, Literal["min", "max"]] = {
     "nonfinite_count": "max",
     "mismatch_fraction": "max",
     "code_mismatch_fraction": "max",
+    "far_code_fraction": "max",
     "tie_distance": "max",
     "tie_fraction": "max",
     "kl_mean": "max",

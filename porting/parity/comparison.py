@@ -38,8 +38,9 @@ Reference = Callable[[Mapping[str, np.ndarray]], Mapping[str, np.ndarray]]
 
 @dataclasses.dataclass(frozen=True)
 class Claim:
-    """What the port says it is: the words that choose the limits and head the report."""
+    """What the port says it is: the words that choose the limits and head the report. source: digest of the source."""
 
+    source: str
     backend: str
     surface: str
     scheme: str
@@ -167,6 +168,7 @@ def _judged(
         reasons=reasons,
         inputs=inputs,
         samples=samples,
+        source=claim.source,
         backend=claim.backend,
         surface=claim.surface,
         scheme=claim.scheme,
@@ -194,12 +196,11 @@ def _independent(reference: Reference, sample: Sample) -> Values:
 
 
 def _same_names(expected: Mapping[str, Any], simulated: Mapping[str, Any]) -> None:
-    missing = sorted(set(simulated) - set(expected))
-    if missing:
+    if set(simulated) != set(expected):
         raise ParityError(
-            "the port has outputs that the source does not have",
+            "the port has other outputs than the source",
             required=", ".join(sorted(expected)),
-            met=", ".join(missing),
+            met=", ".join(sorted(simulated)),
         )
 
 

@@ -15,6 +15,8 @@ inf_count      elements where one side is infinite and the other is not the same
 overflows      elements beyond the range of the result's format: finite in the reference and not in the result, or
                saturated at its largest value
 mismatches     integers and booleans only: elements that differ; None for floats
+compared       elements behind these numbers: finite on both sides, or masks that agree. NaN on both sides, and the same
+               infinity, are no difference, but no evidence either
 =============  =====================================================================================================
 
 Elements that are not finite on either side are counted and left out of the sums, and so are masks: where the reference
@@ -34,7 +36,17 @@ from porting.errors import ParityError
 SQNR_CAP_DB = 300.0
 MASK_THRESHOLD = -1e8
 _CHUNK = 1 << 18
-_SUMS = ("count", "reference_energy", "result_energy", "product", "noise", "nan_count", "inf_count", "overflows")
+_SUMS = (
+    "count",
+    "compared",
+    "reference_energy",
+    "result_energy",
+    "product",
+    "noise",
+    "nan_count",
+    "inf_count",
+    "overflows",
+)
 _ULP_VIEW = {torch.float32: torch.int32, torch.float16: torch.int16, torch.bfloat16: torch.int16}
 
 
@@ -42,10 +54,11 @@ _ULP_VIEW = {torch.float32: torch.int32, torch.float16: torch.int16, torch.bfloa
 class Metrics:
     """The table above, for one value over all samples.
 
-    count: elements compared. reference_max: largest finite |r|, masks aside.
+    count: elements met. reference_max: largest finite |r|, masks aside.
     """
 
     count: int
+    compared: int
     cosine: float
     sqnr_db: float
     rel_l2: float
@@ -77,6 +90,7 @@ class Accumulator:
     """The sums behind `Metrics`: merged in a fixed order, they have the same bits for any number of threads."""
 
     count: int = 0
+    compared: int = 0
     reference_energy: float = 0.0
     result_energy: float = 0.0
     product: float = 0.0
@@ -122,8 +136,11 @@ class Accumulator:
             if bool(lost.any()):
                 self.overflows += int(lost.sum())
                 self.reference_max = max(self.reference_max, float(r[lost].abs().max()))
-            usable = usable if masked is None else usable & ~masked
+            if masked is not None:
+                self.compared += int(masked.sum())
+                usable = usable & ~masked
             r, s, reference, result = r[usable], s[usable], reference[usable], result[usable]
+        self.compared += r.numel()
         if r.numel() == 0:
             return
         if result.dtype in _ULP_VIEW:
@@ -155,6 +172,7 @@ class Accumulator:
         """The finished numbers."""
         return Metrics(
             count=self.count,
+            compared=self.compared,
             cosine=_cosine(self.product, self.reference_energy, self.result_energy),
             sqnr_db=_sqnr_db(self.reference_energy, self.noise),
             rel_l2=_rel_l2(self.reference_energy, self.noise),

@@ -33,6 +33,7 @@ class Parity:
     reasons: Sequence[str]
     inputs: Inputs
     samples: int
+    source: str
     backend: str
     surface: str
     scheme: str
@@ -59,6 +60,7 @@ class Parity:
             "reasons": list(self.reasons),
             "inputs": self.inputs,
             "samples": self.samples,
+            "source": self.source,
             "backend": self.backend,
             "surface": self.surface,
             "scheme": self.scheme,

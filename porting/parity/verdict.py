@@ -21,7 +21,7 @@ Verdict = Literal["pass", "fail", "ambiguous", "not_measured"]
 Inputs = Literal["user", "shipped text", "synthetic"]
 _SEVERITY: Sequence[Verdict] = ("pass", "not_measured", "ambiguous", "fail")
 
-# In this many codes a straddled border is expected by chance; a share of a handful of codes says nothing.
+# In this many integers a straddled border is expected by chance; a share of a handful says nothing.
 _TIES_ALWAYS_ALLOWED = 2
 
 
@@ -94,6 +94,10 @@ class Judge:
         if total.count and (limit := limits.get("code_mismatch_fraction")):
             met = total.mismatches / total.count
             checks.append(_check(limit, "integer codes", met, worst if total.mismatches else "every quantizer"))
+        if total.count and (limit := limits.get("far_code_fraction")):
+            checks.append(
+                _check(limit, "integer codes", total.far / total.count, worst if total.far else "every quantizer")
+            )
         if total.count and (limit := limits.get("tie_fraction")):
             met = max(0, total.ties - _TIES_ALWAYS_ALLOWED) / total.count
             checks.append(_check(limit, "integer codes", met, "every quantizer"))
@@ -104,7 +108,7 @@ class Judge:
         return [
             check
             for layer in layers
-            if layer.isolated is not None
+            if layer.isolated is not None and layer.isolated.compared
             for check in self._value("isolated", layer.anchor.source, layer.isolated, layer.anchor.place)
         ]
 
@@ -125,20 +129,30 @@ class Judge:
             if layer.overflows and layer.limit is not None
         ]
 
+    def _integers(self, question: Question, name: str, measured: Metrics, where: str, limits: Sequence[Limit]) -> Check:
+        """Integers that differ: excused by nothing up to the limit unless the user says so, a fault beyond it."""
+        limit = next((m for m in limits if m.metric == "mismatch_fraction"), None)
+        met = measured.mismatch_fraction or 0.0
+        # One integer that differs may be a near tie however few there are: it is no share of anything.
+        beyond = max(0, (measured.mismatches or 0) - _TIES_ALWAYS_ALLOWED) / max(measured.count, 1)
+        if limit is not None and (limit.user or not limit.bound or not limit.holds(beyond)):
+            return _check(limit, name, met, where)
+        verdict: Verdict = "ambiguous" if met else "pass"
+        required = "near ties only" if limit is None or limit.bound else limit.required
+        return Check(
+            question, name, "mismatch_fraction", verdict, required, met, where, limit.source if limit else "near ties"
+        )
+
     def _limits(self, question: Question, name: str) -> list[Limit]:
         return self._budget.of(question, scheme=self._scheme, dtype=self._dtype, name=name)
 
     def _value(self, question: Question, name: str, measured: Metrics, where: str) -> list[Check]:
         limits = self._limits(question, name)
+        if not measured.compared:
+            none = f"{measured.count} elements, none of them finite" if measured.count else "no elements"
+            return [Check(question, name, "compared", "not_measured", "elements to compare", none, where, "")]
         if measured.mismatches is not None:
-            limits = [m for m in limits if m.metric == "mismatch_fraction"]
-            if not limits and measured.mismatches:
-                met = measured.mismatch_fraction
-                return [
-                    Check(question, name, "mismatch_fraction", "ambiguous", "near ties only", met, where, "near ties")
-                ]
-            if not limits:
-                return [Check(question, name, "mismatch_fraction", "pass", "near ties only", 0.0, where, "near ties")]
+            return [self._integers(question, name, measured, where, limits)]
         checks = []
         for limit in limits:
             met = getattr(measured, limit.metric, None)

@@ -55,6 +55,17 @@ def test_what_is_no_range_is_refused(low, high):
 
 
 @pytest.mark.parametrize("form", FORMS)
+def test_idle_channels_take_the_middle_step_of_the_others(form):
+    weight = np.stack([np.full(4, w, np.float32) for w in (0.0, 0.25, 1e-38, 1.0, 4.0)])
+    found = quantize_weight(weight, 0, weight_absmax(weight, 0, "channel"), form)
+    assert (found.zero_channels, found.tiny_channels) == (1, 1)
+    assert found.steps[0] == found.steps[2] == found.steps[3]
+    assert not found.codes[[0, 2]].any()
+    alone = quantize_weight(weight[:1], 0, weight_absmax(weight[:1], 0, "channel"), form)
+    assert alone.steps.tolist() == [2.0**-16]
+
+
+@pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize(("axis", "granularity", "size"), [(0, "channel", 6), (1, "channel", 5), (0, "tensor", 1)])
 def test_weight_codes_are_within_half_a_step(form, axis, granularity, size):
     weight = (np.random.default_rng(0).standard_normal((6, 5, 3)) * 0.1).astype(np.float32)

@@ -150,6 +150,16 @@ def test_alpha_and_beta_of_gemm_keep_their_meaning():
     assert types(model)[-1] == "Add"
 
 
+def test_the_bias_of_a_channel_of_zeros_is_as_exact_as_any(run_onnxruntime):
+    w, b = noise(4, 3, 1, 1), np.array([0.7, -0.3, 0.011, 2.0], np.float32)
+    w[:2] = 0
+    model = model_of("float[1,3,2,2] x", "float[1,4,2,2] y", "y = Conv(x, w, b)", w=w, b=b)
+    QuantizeStatic({"x": ActivationRange(-6, 6)}, CHANNELS)(model)
+    add_bodies(model)
+    y = run_onnxruntime(model, {"x": np.zeros((1, 3, 2, 2), np.float32)})["y"]
+    np.testing.assert_allclose(y[0, :, 0, 0], b, atol=1e-3)  # half a step of the accumulator: 6 / 127 * 3 / 127 / 2
+
+
 def test_a_bias_that_int32_cannot_hold_is_added_in_float():
     b = np.array([1e6, 0], np.float32)
     model = model_of("float[1, 2] x", "float[1, 2] y", "y = Gemm(x, w, b)", w=np.eye(2, dtype=np.float32), b=b)

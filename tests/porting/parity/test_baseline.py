@@ -15,8 +15,8 @@ METRICS = {"sqnr_db": 30.0, "nan_count": 0, "inf_count": 0, "mismatches": None}
 @pytest.fixture
 def stored():
     return {
-        "schema_version": 1, "backend": "b", "surface": "s", "scheme": "w8a8-static", "dtype": "float32",
-        "numerics": "backend", "inputs": "user", "samples": 4,
+        "schema_version": 1, "source": "sha256:0", "backend": "b", "surface": "s", "scheme": "w8a8-static",
+        "dtype": "float32", "numerics": "backend", "inputs": "user", "samples": 4,
         "outputs": [{"name": "y", **METRICS}],
         "layers": [{"name": "c", "isolated": {**METRICS, "sqnr_db": 140.0}}, {"name": "d", "isolated": None}],
     }  # fmt: skip
@@ -63,7 +63,7 @@ def test_a_value_that_is_gone_fails_and_a_new_one_does_not(stored):
     assert failed(stored, now) == []
 
 
-@pytest.mark.parametrize("key", ["backend", "scheme", "dtype", "inputs", "samples"])
+@pytest.mark.parametrize("key", ["source", "backend", "scheme", "dtype", "inputs", "samples"])
 def test_another_measurement_is_bad_usage(stored, key):
     now = {**stored, key: "other"}
     with pytest.raises(UsageError, match=key) as error:

@@ -27,7 +27,9 @@ def limits(budget, **value):
 
 def test_defaults_are_what_the_documents_promise():
     budget = default_budget()
-    assert limits(budget, scheme="w8a8-static") == {"cosine": 0.99, "sqnr_db": 20.0, "nonfinite_count": 0.0}
+    assert limits(budget, scheme="w8a8-static") == {
+        "cosine": 0.99, "sqnr_db": 20.0, "nonfinite_count": 0.0, "mismatch_fraction": 0.02,
+    }  # fmt: skip
     for dtype, bound in (("float32", 1e-5), ("float16", 2e-3), ("bfloat16", 1.6e-2)):
         for question in ("outputs", "isolated", "fidelity"):
             assert budget.bound(question, "rel_l2", scheme="none", dtype=dtype, default=-1) == bound
@@ -40,7 +42,9 @@ def test_every_default_limit_has_a_source():
 
 def test_a_user_line_wins_over_a_more_specific_default(user_file):
     budget = load_budget(user_file({"schema_version": 1, "limits": [LINE]}))
-    assert limits(budget, scheme="w8a8-static") == {"cosine": 0.99, "sqnr_db": 30.0, "nonfinite_count": 0.0}
+    assert limits(budget, scheme="w8a8-static") == {
+        "cosine": 0.99, "sqnr_db": 30.0, "nonfinite_count": 0.0, "mismatch_fraction": 0.02,
+    }  # fmt: skip
     assert budget.file == "mine.json"
 
 

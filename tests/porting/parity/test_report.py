@@ -67,7 +67,7 @@ def port():
 def parity(make_net, samples, tmp_path):
     ported = make_net(scale=1.01)
     ir.save(ported, tmp_path / "model.onnx")
-    claim = Claim("ascend-910b", "atc-onnx", "none", "float32")
+    claim = Claim("sha256:" + 64 * "0", "ascend-910b", "atc-onnx", "none", "float32")
     return measure(
         make_net(), ported, samples, claim=claim, inputs="user", budget=default_budget(), file=tmp_path / "model.onnx"
     ).to_json()
@@ -118,7 +118,7 @@ def test_an_overflow_is_shown_with_its_origin(port):
     source, ported = ir.from_onnx_text(text.format("float")), ir.from_onnx_text(text.format("float16"))
     origin.stamp(source)
     origin.stamp(ported)
-    claim = Claim("b", "s", "none", "float16")
+    claim = Claim("sha256:" + 64 * "0", "b", "s", "none", "float16")
     data = [{"x": np.array([1.0, 300.0], dtype=np.float32)}]
     measured = measure(source, ported, data, claim=claim, inputs="user", budget=default_budget()).to_json()
     assert [(o["name"], o["starts_here"]) for o in measured["overflows"]] == [("s", True), ("y", False)]
@@ -129,7 +129,7 @@ def test_an_overflow_is_shown_with_its_origin(port):
 
 
 def test_a_page_without_samples_is_still_a_page(make_net, port):
-    claim = Claim("b", "s", "none", "float32")
+    claim = Claim("sha256:" + 64 * "0", "b", "s", "none", "float32")
     empty = measure(make_net(), make_net(), [], claim=claim, inputs="user", budget=default_budget()).to_json()
     assert "not measured" in Page(report.render(empty, port)).words
 

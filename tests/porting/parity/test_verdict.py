@@ -72,6 +72,34 @@ def test_integers_fail_in_float32_and_are_ambiguous_where_near_ties_may_flip():
     assert worst(judge("w8a8-static").values("outputs", {"y": INTEGERS_OFF}, "here")) == "ambiguous"
 
 
+@pytest.mark.parametrize(
+    ("wrong", "verdict"), [(0, "pass"), (2, "ambiguous"), (22, "ambiguous"), (23, "fail"), (1000, "fail")]
+)
+def test_many_integers_that_differ_are_no_near_ties(wrong, verdict):
+    integers = torch.arange(1000)
+    measured = measure(integers, integers + (integers < wrong))
+    for scheme, dtype in (("w8a8-static", "float32"), ("none", "float16"), ("none", "bfloat16")):
+        assert worst(judge(scheme, dtype).values("outputs", {"y": measured}, "here")) == verdict
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), None])
+def test_agreement_without_one_number_proves_nothing(value):
+    same = torch.ones(0) if value is None else torch.full((4,), value)
+    checks = judge().values("outputs", {"y": measure(same, same)}, "here")
+    assert [(c.metric, c.verdict) for c in checks] == [("compared", "not_measured")]
+
+
+def test_masks_that_agree_are_compared():
+    masks = torch.full((4,), float("-inf"))
+    assert worst(judge().values("outputs", {"y": measure(masks, masks)}, "here")) == "pass"
+
+
+def test_a_code_that_is_off_by_two_fails_in_every_dtype():
+    for dtype in ("float32", "float16", "bfloat16"):
+        codes = Fidelity("onnxruntime", {"y": SAME}, {"y": dtype}, {"q": Codes(1_000_000, 0, 1, 1)})
+        assert worst(judge(dtype=dtype).fidelity(codes)) == "fail"
+
+
 def test_a_scheme_without_a_limit_of_its_own_is_not_measured():
     checks = judge("w2a2").values("outputs", {"y": SAME}, "here")
     assert [(c.metric, c.verdict) for c in checks] == [("nonfinite_count", "pass"), ("limit", "not_measured")]
