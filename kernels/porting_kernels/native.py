@@ -14,6 +14,7 @@ import torch
 
 from porting_kernels import dyadic_histogram, fp8
 from porting_kernels.dyadic_histogram import DyadicHistogram, NonFiniteError
+from porting_kernels.errors import ShapeError
 from porting_kernels.numerics import Rounding
 from porting_kernels.rounding import saturate_int8
 
@@ -24,9 +25,14 @@ def _load() -> ModuleType | None:
     if os.environ.get(SWITCH) == "0":
         return None
     try:
-        return importlib.import_module("porting_kernels._native")
+        module = importlib.import_module("porting_kernels._native")
     except ImportError:
         return None
+    # One that was built from older sources counts as missing.
+    return module if all(hasattr(module, loop) for loop in _LOOPS) else None
+
+
+_LOOPS = ("quantize_int8", "dyadic_histogram", "dequantize_e4m3", "dequantize_e4m3_bfloat16")
 
 
 _module = _load()
@@ -76,7 +82,24 @@ def dequantize_blocks(
     codes: [r, c] float8 or int8. scales: [R, C] float32 or as there. out: [r, c] float32, bfloat16 or float16, any
     strides: the float32 product is rounded to it once more, half to even.
     """
-    nan = int(fp8.is_nan_e4m3(codes).sum()) if codes.dtype == torch.float8_e4m3fn else 0
-    product = fp8.dequantize_blocks(codes, scales, block=block, first_row=first_row, first_column=first_column)
-    out.copy_(product)
-    return nan
+    fp8.check_blocks(codes, scales, block, first_row, first_column)
+    if out.shape != codes.shape:
+        raise ShapeError("codes and result differ in shape", required=list(codes.shape), met=list(out.shape))
+    corner = {"first_row": first_row, "first_column": first_column}
+    if _module is None or codes.dtype != torch.float8_e4m3fn:
+        out.copy_(fp8.dequantize_blocks(codes, scales, block=block, **corner))
+        return int(fp8.is_nan_e4m3(codes).sum()) if codes.dtype == torch.float8_e4m3fn else 0
+    direct = out.dtype in (torch.float32, torch.bfloat16) and (out.stride(1) == 1 or out.shape[1] <= 1)
+    target = out if direct else torch.empty(out.shape, dtype=torch.float32)
+    narrow = target.dtype == torch.bfloat16
+    nan = (_module.dequantize_e4m3_bfloat16 if narrow else _module.dequantize_e4m3)(
+        (codes if codes.stride(1) == 1 else codes.contiguous()).view(torch.uint8).numpy(),
+        fp8.decode_scales(scales).contiguous().numpy(),
+        (target.view(torch.uint16) if narrow else target).numpy(),
+        block_rows=block[0],
+        block_columns=block[1],
+        **corner,
+    )
+    if not direct:
+        out.copy_(target)
+    return int(nan)

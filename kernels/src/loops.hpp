@@ -32,4 +32,22 @@ struct Histogram {
 // Adds to counts (2 * kBins, zeroed by the caller): values >= 0 first, then the magnitudes of values < 0.
 Histogram dyadic_histogram(const float* x, std::size_t size, std::int64_t* counts);
 
+// Part of a matrix of e4m3 codes, from first_row and first_column on, and the scales of all its blocks.
+struct BlockScaled {
+    const std::uint8_t* codes;
+    std::size_t rows;
+    std::size_t columns;
+    std::ptrdiff_t codes_pitch;  // elements from a row to the next
+    const float* scales;
+    std::size_t scales_columns;
+    std::size_t block_rows;
+    std::size_t block_columns;
+    std::size_t first_row;
+    std::size_t first_column;
+};
+
+// out[row * pitch + column] = code * scale, rounded to float32, then to the type of out. Returns the number of NaN codes.
+std::int64_t dequantize_e4m3(const BlockScaled& m, float* out, std::ptrdiff_t pitch);
+std::int64_t dequantize_e4m3_bfloat16(const BlockScaled& m, std::uint16_t* out, std::ptrdiff_t pitch);
+
 }  // namespace porting

@@ -35,6 +35,28 @@ static nb::tuple dyadic_histogram(Floats x) {
     return nb::make_tuple(Counts(data, {size}, owner), h.exponent, h.zeros, h.low, h.high, h.non_finite);
 }
 
+using Matrix = nb::ndarray<const std::uint8_t, nb::ndim<2>, nb::device::cpu>;
+using Scales = nb::ndarray<const float, nb::ndim<2>, nb::c_contig, nb::device::cpu>;
+template <typename T>
+using Result = nb::ndarray<T, nb::ndim<2>, nb::device::cpu>;
+
+template <typename T, std::int64_t (*loop)(const porting::BlockScaled&, T*, std::ptrdiff_t)>
+static std::int64_t dequantize_e4m3(Matrix codes, Scales scales, Result<T> out, std::size_t block_rows,
+                                    std::size_t block_columns, std::size_t first_row, std::size_t first_column) {
+    const std::size_t rows = codes.shape(0), columns = codes.shape(1);
+    if (out.shape(0) != rows || out.shape(1) != columns) throw nb::value_error("codes and out differ in shape");
+    if (rows == 0 || columns == 0) return 0;
+    if (columns > 1 && (codes.stride(1) != 1 || out.stride(1) != 1)) throw nb::value_error("rows are not contiguous");
+    if (block_rows == 0 || block_columns == 0) throw nb::value_error("blocks of nothing");
+    if ((first_row + rows - 1) / block_rows >= scales.shape(0) ||
+        (first_column + columns - 1) / block_columns >= scales.shape(1))
+        throw nb::value_error("codes without a scale");
+    const porting::BlockScaled m{codes.data(),    rows,       columns,       codes.stride(0), scales.data(),
+                                 scales.shape(1), block_rows, block_columns, first_row,       first_column};
+    nb::gil_scoped_release release;
+    return loop(m, out.data(), out.stride(0));
+}
+
 static std::string instruction_set() {
 #if defined(PORTING_TARGET_CLONES)
     if (__builtin_cpu_supports("x86-64-v4")) return "x86-64-v4";
@@ -51,5 +73,9 @@ NB_MODULE(_native, m) {
     m.doc() = "Loops of porting_kernels.native; use that module, which also runs where this one is missing.";
     m.def("quantize_int8", &quantize_int8, "x"_a, "codes"_a, "scale"_a, "offset"_a, "rounding"_a);
     m.def("dyadic_histogram", &dyadic_histogram, "x"_a);
+    m.def("dequantize_e4m3", &dequantize_e4m3<float, &porting::dequantize_e4m3>, "codes"_a, "scales"_a, "out"_a,
+          "block_rows"_a, "block_columns"_a, "first_row"_a, "first_column"_a);
+    m.def("dequantize_e4m3_bfloat16", &dequantize_e4m3<std::uint16_t, &porting::dequantize_e4m3_bfloat16>, "codes"_a,
+          "scales"_a, "out"_a, "block_rows"_a, "block_columns"_a, "first_row"_a, "first_column"_a);
     m.def("instruction_set", &instruction_set);
 }

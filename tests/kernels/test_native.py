@@ -10,7 +10,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from porting_kernels import dyadic_histogram, native
+from porting_kernels import dyadic_histogram, fp8, native
+from porting_kernels.errors import ShapeError
 from porting_kernels.rounding import saturate_int8
 
 MODES = ["half_even", "half_away", "half_up"]
@@ -67,6 +68,69 @@ def test_histogram_names_the_first_non_finite_value(bad):
     with pytest.raises(dyadic_histogram.NonFiniteError) as caught:
         native.histogram(x)
     assert caught.value.index == (2, 17)
+
+
+RESULTS = [torch.float32, torch.bfloat16, torch.float16]
+
+
+def assert_dequantized(codes, scales, out, **options):
+    nan = native.dequantize_blocks(codes, scales, out, **options)
+    expected = fp8.dequantize_blocks(codes, scales, **options).to(out.dtype)
+    torch.testing.assert_close(out, expected, rtol=0, atol=0, equal_nan=True)
+    assert torch.equal(out.signbit()[~out.isnan()], expected.signbit()[~out.isnan()])
+    assert nan == int(codes.to(torch.float32).isnan().sum())
+
+
+@pytest.mark.parametrize("dtype", RESULTS)
+@pytest.mark.parametrize(
+    "scale", [1.0, 1.3228756, 3e-5, 2.0**-127, 2.0**-135, 1e38, -0.7, 0.0, float("inf"), float("nan")]
+)
+def test_dequantize_every_code(dtype, scale):
+    codes = torch.arange(256, dtype=torch.uint8).view(1, 256).view(torch.float8_e4m3fn)
+    assert_dequantized(codes, torch.full((1, 2), scale), torch.empty(1, 256, dtype=dtype))
+
+
+@pytest.mark.parametrize("dtype", RESULTS)
+@given(
+    rows=st.integers(0, 40),
+    columns=st.integers(0, 70),
+    block=st.tuples(st.integers(1, 20), st.integers(1, 40)),
+    first=st.tuples(st.integers(0, 50), st.integers(0, 50)),
+    scale_dtype=st.sampled_from(fp8.SCALE_DTYPES),
+    seed=st.integers(0, 2**31),
+)
+def test_dequantize_any_part_of_a_ragged_matrix(dtype, rows, columns, block, first, scale_dtype, seed):
+    g = torch.Generator().manual_seed(seed)
+    codes = torch.randint(0, 256, (rows, columns), generator=g, dtype=torch.uint8).view(torch.float8_e4m3fn)
+    shape = fp8.scale_shape(first[0] + rows, first[1] + columns, block)
+    scales = torch.randn(shape, generator=g).exp2().to(scale_dtype)
+    out = torch.empty(rows, columns, dtype=dtype)
+    assert_dequantized(codes, scales, out, block=block, first_row=first[0], first_column=first[1])
+
+
+@pytest.mark.parametrize("dtype", RESULTS)
+def test_dequantize_between_strided_matrices(dtype):
+    g = torch.Generator().manual_seed(0)
+    codes = torch.randint(0, 256, (30, 99), generator=g, dtype=torch.uint8).view(torch.float8_e4m3fn)
+    scales = torch.rand(3, 9, generator=g)
+    whole = torch.zeros(120, 120, dtype=dtype)
+    for part in (codes, codes[::2], codes[:, 3:80], codes[:, ::3], codes[:25, :30].T):
+        for out in (whole[: part.shape[0], 5 : 5 + part.shape[1]], whole.T[: part.shape[0], : part.shape[1]]):
+            whole.zero_()
+            assert_dequantized(part, scales, out, block=(16, 16))
+            outside = whole.count_nonzero() - out.count_nonzero()
+            assert outside == 0
+
+
+@pytest.mark.parametrize("dtype", [torch.float8_e5m2, torch.int8])
+def test_dequantize_codes_without_a_loop(dtype):
+    codes = torch.arange(-60, 60).view(2, 60).to(dtype)
+    assert_dequantized(codes, torch.tensor([[0.3]]), torch.empty(2, 60))
+
+
+def test_dequantize_into_another_shape_is_refused():
+    with pytest.raises(ShapeError):
+        native.dequantize_blocks(torch.zeros(2, 2, dtype=torch.int8), torch.ones(1, 1), torch.empty(2, 3))
 
 
 def test_the_switch_turns_the_module_off():
