@@ -1,7 +1,8 @@
 """Composite operators: name, domain and meaning in standard ONNX, one a file, with the stem of its kernel.
 
-A module has ``NAME``, ``DOMAIN`` and ``body(opset)``: a function of that name and domain whose nodes are valid at
-``opset`` of the default domain, so that a model which uses the operator runs wherever ONNX runs.
+A module has ``NAME``, ``DOMAIN``, ``SINCE`` and ``body(opset)``: a function of that name and domain whose nodes are
+valid at ``opset`` of the default domain, SINCE or newer, so that a model which uses the operator runs wherever ONNX
+runs.
 """
 
 from __future__ import annotations
@@ -10,12 +11,41 @@ from collections.abc import Callable
 
 import onnx_ir as ir
 
-from porting_passes.operators import dequantize, integer_conv, integer_matmul, quantize
+from porting_passes.operators import (
+    add_rms_norm,
+    dequantize,
+    gating_top_k,
+    grouped_matmul,
+    integer_conv,
+    integer_matmul,
+    moe_combine,
+    moe_dispatch,
+    quantize,
+    rms_norm,
+    swiglu,
+)
+
+_MODULES = (
+    quantize,
+    integer_conv,
+    integer_matmul,
+    dequantize,
+    rms_norm,
+    add_rms_norm,
+    swiglu,
+    gating_top_k,
+    moe_dispatch,
+    grouped_matmul,
+    moe_combine,
+)
 
 BODIES: dict[tuple[str, str], Callable[[int], ir.Function]] = {
-    (module.DOMAIN, module.NAME): module.body for module in (quantize, integer_conv, integer_matmul, dequantize)
+    (module.DOMAIN, module.NAME): module.body for module in _MODULES
 }
 """(domain, name) -> body of every composite operator."""
+
+SINCE: dict[tuple[str, str], int] = {(module.DOMAIN, module.NAME): module.SINCE for module in _MODULES}
+"""(domain, name) -> the oldest opset at which standard ONNX can say what the operator means."""
 
 
 def add_bodies(model: ir.Model) -> None:

@@ -12,10 +12,11 @@ from porting_passes.operators.function_text import parse
 
 NAME = "Dequantize"
 DOMAIN = "porting"
+SINCE = 11
 
 
 def body(opset: int) -> ir.Function:
-    """The meaning in standard ONNX, valid from opset 11.
+    """The meaning in standard ONNX.
 
     The shape that lines scale up with ``axis`` must come from an attribute and an unknown rank: ArgMax over ``axis``
     of a cube of extent 2 leaves extent 1 there and 2 elsewhere, and 2 * extent - 3 makes that -1 there and 1 elsewhere.

@@ -1,6 +1,8 @@
-"""Function bodies from ONNX's textual form, and the one thing it cannot say at old opsets: an attribute as a tensor."""
+"""Function bodies from ONNX's textual form, and what it has no node for: an attribute as a tensor, a choice by name."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import onnx
 import onnx_ir as ir
@@ -41,3 +43,28 @@ def int8_attribute(attribute: str, result: str, opset: int) -> str:
         {result}_row = Gather <axis = 0> ({result}_eye, {result}_last)
         {result}_column = ArgMax <axis = 0, keepdims = 0> ({result}_row)
         {result} = Sub ({result}_column, {result}_last)"""
+
+
+def int_attribute(attribute: str, result: str) -> str:
+    """Nodes that make ``result``, int64[1], of the function's int attribute; from opset 12."""
+    return f"""
+        {result}_scalar = Constant <value_int: int = @{attribute}> ()
+        {result}_shape = Constant <value = int64[1] {{1}}> ()
+        {result} = Reshape ({result}_scalar, {result}_shape)"""
+
+
+def string_attribute(attribute: str, choices: Sequence[str], results: Sequence[str]) -> str:
+    """Nodes that make one bool[1] a choice, true where the function's string attribute is that choice; from opset 12.
+
+    Equal takes no strings before opset 19; TfIdfVectorizer counts, at every opset, how often each of some words occurs.
+    """
+    words, places = ", ".join(f'"{c}"' for c in choices), ", ".join(map(str, range(len(choices))))
+    return f"""
+        {attribute}_scalar = Constant <value_string: string = @{attribute}> ()
+        {attribute}_shape = Constant <value = int64[1] {{1}}> ()
+        {attribute}_words = Reshape ({attribute}_scalar, {attribute}_shape)
+        {attribute}_counts = TfIdfVectorizer <mode = "TF", min_gram_length = 1, max_gram_length = 1, max_skip_count = 0,
+            ngram_counts = [0], ngram_indexes = [{places}], pool_strings = [{words}]> ({attribute}_words)
+        {attribute}_chosen = Cast <to = 9> ({attribute}_counts)
+        {attribute}_sizes = Constant <value_ints = [{", ".join("1" for _ in choices)}]> ()
+        {", ".join(results)} = Split <axis = 0> ({attribute}_chosen, {attribute}_sizes)"""

@@ -12,10 +12,11 @@ from porting_passes.operators.function_text import int8_attribute, parse
 
 NAME = "IntegerConv"
 DOMAIN = "porting"
+SINCE = 11
 
 
 def body(opset: int) -> ir.Function:
-    """The meaning in standard ONNX, valid from opset 11. The bias gets the trailing axes of the accumulator."""
+    """The meaning in standard ONNX. The bias gets the trailing axes of the accumulator."""
     return parse(
         f"""{NAME} <auto_pad, dilations, group, kernel_shape, pads, strides, x_zero_point: int = 0>
         (x, w, bias) => (y) {{

@@ -12,10 +12,11 @@ from porting_passes.operators.function_text import int8_attribute, parse
 
 NAME = "IntegerMatMul"
 DOMAIN = "porting"
+SINCE = 11
 
 
 def body(opset: int) -> ir.Function:
-    """The meaning in standard ONNX, valid from opset 11."""
+    """The meaning in standard ONNX."""
     return parse(
         f"""{NAME} <a_zero_point: int = 0> (a, b, bias) => (y) {{
         {int8_attribute("a_zero_point", "zero_int", opset)}

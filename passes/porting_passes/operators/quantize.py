@@ -12,10 +12,11 @@ from porting_passes.operators.function_text import float_attribute, int8_attribu
 
 NAME = "Quantize"
 DOMAIN = "porting"
+SINCE = 11
 
 
 def body(opset: int) -> ir.Function:
-    """The meaning in standard ONNX, valid from opset 11."""
+    """The meaning in standard ONNX."""
     return parse(
         f"""{NAME} <scale, offset: int = 0> (x) => (y) {{
         {float_attribute("scale", "factor", opset)}

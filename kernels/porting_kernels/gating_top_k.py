@@ -1,0 +1,81 @@
+"""porting::GatingTopK, which experts a token goes to and with which weights."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+
+from porting_kernels.errors import PortingError, ShapeError
+from porting_kernels.registry import kernel
+
+SCORES = ("softmax", "sigmoid", "softmax_after")
+
+
+def _highest(values: torch.Tensor, count: int) -> torch.Tensor:
+    """Positions of the highest values along the last axis, best first, the lower position first among equals."""
+    return values.sort(dim=-1, descending=True, stable=True).indices[..., :count]
+
+
+@kernel("GatingTopK", domain="porting")
+def gating_top_k(
+    logits: torch.Tensor,
+    bias: torch.Tensor | None = None,
+    *,
+    k: int,
+    groups: int = 1,
+    k_group: int = 1,
+    group_top: int = 1,
+    score: str = "softmax",
+    renormalize: int = 0,
+    scale: float = 1.0,
+    epsilon: float = 0.0,
+    mask_value: float = -math.inf,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Select k experts a token, from the best groups of experts only, and weigh them.
+
+    logits: (N, E) float16, bfloat16 or float32, the router's output. bias: (E,), added to the scores for the selection
+    only, never to the weights. Returns weights (N, k) float32 and ids (N, k) int64, by descending biased score; among
+    equals the lower id comes first, in groups as in experts.
+
+    score: ``sigmoid`` and ``softmax`` (over all E) make scores of logits; ``softmax_after`` selects by the logits and
+    takes the softmax of the k selected ones for weights (gpt-oss). group_top: how many of its best scores make up a
+    group's score, 2 in DeepSeek-V3, 1 (the maximum) in DeepSeek-V2; k_group of the groups stay. mask_value: what an
+    expert outside of them counts as. It is -inf in DeepSeek's inference/model.py (class Gate) and in transformers since
+    5.0 (DeepseekV3TopkRouter, Glm4MoeTopkRouter), 0.0 in the modelling file beside DeepSeek-V3's weights, in
+    transformers 4 and in transformers' DeepSeek-V2 and Mistral-4; with 0.0 an expert outside may win against a negative
+    biased score. renormalize: divide by sum + epsilon; epsilon is 1e-20 in transformers, 0 in DeepSeek's Gate.
+
+    Everything is float32 (float64 for float64 logits), in the order score, selection, renormalization, scale.
+    Raises ShapeError when E is no multiple of groups or the groups hold too few experts.
+    """
+    experts = logits.shape[-1]
+    if score not in SCORES:
+        raise PortingError("unknown score of a gating", required=" | ".join(SCORES), met=score)
+    if groups < 1 or experts % groups:
+        raise ShapeError("experts do not divide into groups", required=f"a multiple of {groups}", met=experts)
+    width = experts // groups
+    if not (0 < group_top <= width and 0 < k_group <= groups and 0 < k <= experts):
+        raise ShapeError(
+            "a gating selects more than there is",
+            required=f"group_top <= {width}, k_group <= {groups}, k <= {experts}",
+            met=f"group_top {group_top}, k_group {k_group}, k {k}",
+        )
+    wide = logits.to(torch.promote_types(logits.dtype, torch.float32))
+    if score == "sigmoid":
+        scores = torch.sigmoid(wide)
+    else:
+        scores = torch.softmax(wide, -1) if score == "softmax" else wide
+    biased = scores if bias is None else scores + bias.to(scores.dtype)
+    if k_group < groups:
+        grouped = biased.unflatten(-1, (groups, width))
+        best = _highest(grouped.topk(group_top, dim=-1).values.sum(-1), k_group)
+        outside = torch.ones(grouped.shape[:-1], dtype=torch.bool).scatter_(-1, best, False)
+        biased = grouped.masked_fill(outside.unsqueeze(-1), mask_value).flatten(-2)
+    ids = _highest(biased, k)
+    weights = scores.gather(-1, ids)
+    if score == "softmax_after":
+        weights = torch.softmax(weights, -1)
+    if renormalize:
+        weights = weights / (weights.sum(-1, keepdim=True) + epsilon)
+    return weights * scale, ids
