@@ -210,6 +210,8 @@ class RewritePass(ir.passes.InPlacePass):
         if len(new_outputs) != len(match.outputs):
             raise ValueError(f"rewrite {rewrite.name} gave {len(new_outputs)} values for {len(match.outputs)}")
         sources = _sources(match.outputs)
+        if positions is not None and node not in match.nodes:  # the root stays: the last of the others is the place
+            node = max(match.nodes, key=positions.__getitem__)
         if not splice(scope, node, match.nodes, match.outputs, tape, new_outputs, rewrite.name, names, positions):
             discard(tape.nodes)
             return None

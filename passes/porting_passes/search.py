@@ -34,6 +34,11 @@ class Trail:
         self.outputs: list[ir.Value] = [root.outputs[0]]
         self._private = {root}
 
+    def stay(self) -> None:
+        """The root is only where the search starts; it is not replaced."""
+        self.nodes.remove(self.root)
+        self._private.discard(self.root)
+
     def fail(self) -> NoReturn:
         """End the search."""
         raise MismatchError
