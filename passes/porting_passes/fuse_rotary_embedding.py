@@ -39,14 +39,15 @@ def _match_elementwise(trail: Trail, node: ir.Node) -> dict[str, Any]:
     if place is None:
         trail.fail()
     whole = operands[place]
-    operands[place] = _equal_halves(trail, whole)
+    part = operands[place] = _equal_halves(trail, whole)
     others = [v for i, v in enumerate(operands) if i != place]
     trail.require(all(number_of(other, whole) is not None for other in others))
-    return {"op_type": node.op_type, "operands": operands, "attributes": dict(node.attributes)}
+    return {"node": node, "operands": operands, "shape": part.shape}
 
 
-def _elementwise(op: Any, op_type: str, operands: list[ir.Value], attributes: dict[str, Any]) -> ir.Value:
-    part = getattr(op, op_type)(*operands, **attributes)
+def _elementwise(op: Any, node: ir.Node, operands: list[ir.Value], shape: ir.Shape) -> ir.Value:
+    part = getattr(op, node.op_type)(*operands, **node.attributes)
+    part.shape, part.type = shape, node.outputs[0].type
     result: ir.Value = op.Concat(part, part, axis=-1)
     return result
 

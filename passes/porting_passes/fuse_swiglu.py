@@ -11,6 +11,7 @@ import onnx_ir as ir
 
 from porting_passes.contract import Contract, Example
 from porting_passes.halves import halves
+from porting_passes.inference import dims_of
 from porting_passes.join_weights import joinable, joined
 from porting_passes.node_facts import attribute, operand
 from porting_passes.pattern_facts import has_dtype, number_of
@@ -123,6 +124,10 @@ def _replacement(
             x = op.MatMul(x, weight)
         else:
             x = op.Gemm(x, weight, transB=transposed)
+        dims = dims_of(products[0].outputs[0])
+        x.type = products[0].outputs[0].type
+        if dims is not None and isinstance(dims[-1], int):
+            x.shape = ir.Shape([*dims[:-1], 2 * dims[-1]])
     result: ir.Value = op.SwiGLU(
         x,
         interleaved=interleaved or None,
@@ -156,7 +161,7 @@ def _examples(rng: np.random.Generator) -> Iterable[Example]:
         text = f"""<ir_version: 10, opset_import: ["": {opset}]> g (float[{x}] x) => (float[{y}] y{more})
             <{shapes}> {{ {body} }}"""
         words = set(text.replace("(", " ").replace(")", " ").replace(",", " ").split())
-        used = {key: value for key, value in weights.items() if key in words}
+        used: dict[str, Any] = {key: value for key, value in weights.items() if key in words}
         return Example.from_text(name, text, applies=applies, dtypes=_DTYPES[:2], **used)
 
     gated = "s = Sigmoid(a) t = Mul(a, s) y = Mul(t, b)"
