@@ -27,6 +27,14 @@ def constant_of(value: ir.Value | None) -> ir.TensorProtocol | None:
     return ir.convenience.get_const_tensor(value)
 
 
+def stays_on_disk(tensor: ir.TensorProtocol) -> bool:
+    """Whether a tensor is a weight of a checkpoint: constant, but not worth reading for what a pass would gain.
+
+    Such a tensor offers to be read by ``blocks`` of rows under a budget, which no tensor of onnx_ir does.
+    """
+    return hasattr(tensor, "blocks")
+
+
 def array_of(value: ir.Value | None, limit: int = 1 << 20) -> np.ndarray | None:
     """The contents of a constant of at most ``limit`` bytes; None for anything else. Larger ones are not read."""
     tensor = constant_of(value)

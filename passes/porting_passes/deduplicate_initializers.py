@@ -9,6 +9,7 @@ from collections.abc import Mapping, Set
 import numpy as np
 import onnx_ir as ir
 
+from porting_passes.constants import stays_on_disk
 from porting_passes.scopes import subgraphs
 from porting_passes.splice import absorb
 
@@ -23,7 +24,8 @@ class DeduplicateInitializers(ir.passes.InPlacePass):
     1. Equal bytes only: 0.0 and -0.0 differ, NaNs are equal when their bits are.
     2. A weight is read only when another one agrees with it in dtype and shape, and whole only when it also agrees in
        a few sampled elements. These are its key in an index, so the cost grows with the number of weights.
-    3. Initializers that are graph inputs (defaults) or graph outputs stay. So do those above ``limit`` bytes.
+    3. Initializers that are graph inputs (defaults) or graph outputs stay. So do those above ``limit`` bytes, and
+       weights that stay in a checkpoint.
     """
 
     def __init__(self, *, limit: int | None = None) -> None:
@@ -36,7 +38,7 @@ class DeduplicateInitializers(ir.passes.InPlacePass):
             _kind(value.const_value)
             for graph in model.graphs()
             for value in graph.initializers.values()
-            if value.const_value is not None
+            if value.const_value is not None and not stays_on_disk(value.const_value)
         )
         shared = frozenset(kind for kind, count in kinds.items() if count > 1)
         return ir.passes.PassResult(model, self._merge(model.graph, {}, shared))
@@ -48,7 +50,7 @@ class DeduplicateInitializers(ir.passes.InPlacePass):
         modified = False
         for name, value in list(graph.initializers.items()):
             tensor = value.const_value
-            if tensor is None or value.is_graph_input() or value.is_graph_output():
+            if tensor is None or value.is_graph_input() or value.is_graph_output() or stays_on_disk(tensor):
                 continue
             if tensor.dtype == ir.DataType.STRING or (self._limit is not None and tensor.nbytes > self._limit):
                 continue

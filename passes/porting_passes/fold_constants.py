@@ -12,7 +12,7 @@ import torch
 
 from porting_kernels import dtypes, registry
 from porting_kernels.errors import PortingError
-from porting_passes.constants import constant_of, ints_of, replace_by_constant
+from porting_passes.constants import constant_of, ints_of, replace_by_constant, stays_on_disk
 from porting_passes.inference import infer_outputs
 from porting_passes.scopes import Scope, holder, nodes
 
@@ -32,7 +32,7 @@ class FoldConstants(ir.passes.InPlacePass):
     3. Any other node with constant inputs, a kernel and known output sizes: computed exactly as the interpreter does.
     4. Left alone: random operators; quantize and dequantize (folding one would hide a model's own quantization);
        nodes with subgraphs or without inputs; strings; results larger than the inputs together plus 1 MiB; nodes
-       that read more than ``largest_input`` bytes.
+       that read more than ``largest_input`` bytes, or any weight that stays in a checkpoint.
     """
 
     def __init__(self, *, largest_input: int = 1 << 30) -> None:
@@ -79,7 +79,7 @@ class FoldConstants(ir.passes.InPlacePass):
         constants = [tensor for tensor in operands if tensor is not None]
         if not present or len(constants) != len(present):
             return None
-        if any(tensor.dtype == ir.DataType.STRING for tensor in constants):
+        if any(tensor.dtype == ir.DataType.STRING or stays_on_disk(tensor) for tensor in constants):
             return None
         read = sum(tensor.nbytes for tensor in constants)
         if read > self._largest_input:
