@@ -185,7 +185,8 @@ def rotary_embedding(
     """Rotate the first rotary_embedding_dim (0: all) elements of each head by position; pairs are halves or neighbours.
 
     Caches are (positions, dim/2) read by position_ids (batch, sequence), or (batch, sequence, dim/2) without them.
-    Source: ONNX operator RotaryEmbedding.
+    interleaved 0 is the layout of Llama, Qwen and gpt-oss, 1 that of GLM and of DeepSeek's own code; transformers'
+    DeepSeek-V3 permutes each head from pairs to halves and goes on with 0. Source: ONNX operator RotaryEmbedding.
     """
     heads = _split_heads(x, num_heads)
     width = rotary_embedding_dim or heads.shape[3]

@@ -35,9 +35,12 @@ def decode_e8m0(codes: torch.Tensor) -> torch.Tensor:
     return codes.view(torch.float8_e8m0fnu).to(torch.float32)
 
 
-def is_nan_e4m3(codes: torch.Tensor) -> torch.Tensor:
-    """float8_e4m3fn -> bool, same shape."""
-    return (codes.view(torch.uint8) & 0x7F) == 0x7F
+def is_nan(codes: torch.Tensor) -> torch.Tensor:
+    """float8 or int8 -> bool, same shape. An int8 is never NaN; of the float8 types e5m2 has infinities as well."""
+    magnitude = codes.view(torch.uint8) & 0x7F
+    if codes.dtype == torch.float8_e4m3fn:
+        return magnitude == 0x7F
+    return magnitude > 0x7C if codes.dtype == torch.float8_e5m2 else torch.zeros_like(magnitude, dtype=torch.bool)
 
 
 def decode_scales(scales: torch.Tensor) -> torch.Tensor:

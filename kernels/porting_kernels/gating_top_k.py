@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import functools
 import math
+from collections.abc import Callable
 
 import torch
 
 from porting_kernels.errors import PortingError, ShapeError
 from porting_kernels.registry import kernel
 
-SCORES = ("softmax", "sigmoid", "softmax_after")
+SCORES: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
+    "softmax": functools.partial(torch.softmax, dim=-1),
+    "sigmoid": torch.sigmoid,
+}
 
 
 def _highest(values: torch.Tensor, count: int) -> torch.Tensor:
@@ -27,6 +32,7 @@ def gating_top_k(
     k_group: int = 1,
     group_top: int = 1,
     score: str = "softmax",
+    after_top_k: int = 0,
     renormalize: int = 0,
     scale: float = 1.0,
     epsilon: float = 0.0,
@@ -38,13 +44,16 @@ def gating_top_k(
     only, never to the weights. Returns weights (N, k) float32 and ids (N, k) int64, by descending biased score; among
     equals the lower id comes first, in groups as in experts.
 
-    score: ``sigmoid`` and ``softmax`` (over all E) make scores of logits; ``softmax_after`` selects by the logits and
-    takes the softmax of the k selected ones for weights (gpt-oss). group_top: how many of its best scores make up a
-    group's score, 2 in DeepSeek-V3, 1 (the maximum) in DeepSeek-V2; k_group of the groups stay. mask_value: what an
-    expert outside of them counts as. It is -inf in DeepSeek's inference/model.py (class Gate) and in transformers since
-    5.0 (DeepseekV3TopkRouter, Glm4MoeTopkRouter), 0.0 in the modelling file beside DeepSeek-V3's weights, in
-    transformers 4 and in transformers' DeepSeek-V2 and Mistral-4; with 0.0 an expert outside may win against a negative
-    biased score. renormalize: divide by sum + epsilon; epsilon is 1e-20 in transformers, 0 in DeepSeek's Gate.
+    score: ``softmax`` (Mixtral, Qwen-MoE, DeepSeek-V2) or ``sigmoid`` (DeepSeek-V3) of the logits; with after_top_k the
+    logits themselves select and only the k selected ones are scored (softmax: gpt-oss; sigmoid: Llama 4).
+    group_top: how many of its best scores add up to a group's score, 2 in DeepSeek-V3, 1 (the maximum) in DeepSeek-V2
+    and in DeepSeek's Gate without a bias; k_group of the groups stay.
+    mask_value: what the biased score of an expert outside of them counts as. -inf in DeepSeek's inference/model.py
+    (class Gate) and in transformers 5.24 (DeepseekV3TopkRouter, Glm4MoeTopkRouter); 0.0 in transformers 4 and in
+    transformers' DeepSeek-V2 and Mistral 4. With 0.0 an expert outside wins against a negative biased score, and has
+    its own score for a weight; DeepSeek-V2 would weigh it 0, but its softmax is not negative.
+    renormalize: divide by sum + epsilon; epsilon is 1e-20 in transformers' DeepSeek-V3, 0 in DeepSeek's Gate, in
+    Mixtral and Qwen3-MoE.
 
     Everything is float32 (float64 for float64 logits), in the order score, selection, renormalization, scale.
     Raises ShapeError when E is no multiple of groups or the groups hold too few experts.
@@ -55,17 +64,14 @@ def gating_top_k(
     if groups < 1 or experts % groups:
         raise ShapeError("experts do not divide into groups", required=f"a multiple of {groups}", met=experts)
     width = experts // groups
-    if not (0 < group_top <= width and 0 < k_group <= groups and 0 < k <= experts):
+    if not (0 < group_top <= width and 0 < k_group <= groups and 0 < k <= k_group * width):
         raise ShapeError(
             "a gating selects more than there is",
-            required=f"group_top <= {width}, k_group <= {groups}, k <= {experts}",
+            required=f"group_top <= {width}, k_group <= {groups}, k <= {k_group * width}",
             met=f"group_top {group_top}, k_group {k_group}, k {k}",
         )
     wide = logits.to(torch.promote_types(logits.dtype, torch.float32))
-    if score == "sigmoid":
-        scores = torch.sigmoid(wide)
-    else:
-        scores = torch.softmax(wide, -1) if score == "softmax" else wide
+    scores = wide if after_top_k else SCORES[score](wide)
     biased = scores if bias is None else scores + bias.to(scores.dtype)
     if k_group < groups:
         grouped = biased.unflatten(-1, (groups, width))
@@ -74,8 +80,8 @@ def gating_top_k(
         biased = grouped.masked_fill(outside.unsqueeze(-1), mask_value).flatten(-2)
     ids = _highest(biased, k)
     weights = scores.gather(-1, ids)
-    if score == "softmax_after":
-        weights = torch.softmax(weights, -1)
+    if after_top_k:
+        weights = SCORES[score](weights)
     if renormalize:
         weights = weights / (weights.sum(-1, keepdim=True) + epsilon)
     return weights * scale, ids

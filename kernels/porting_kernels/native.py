@@ -88,7 +88,7 @@ def dequantize_blocks(
     corner = {"first_row": first_row, "first_column": first_column}
     if _module is None or codes.dtype != torch.float8_e4m3fn:
         out.copy_(fp8.dequantize_blocks(codes, scales, block=block, **corner))
-        return int(fp8.is_nan_e4m3(codes).sum()) if codes.dtype == torch.float8_e4m3fn else 0
+        return int(fp8.is_nan(codes).sum())
     direct = out.dtype in (torch.float32, torch.bfloat16) and (out.stride(1) == 1 or out.shape[1] <= 1)
     target = out if direct else torch.empty(out.shape, dtype=torch.float32)
     narrow = target.dtype == torch.bfloat16

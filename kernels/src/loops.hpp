@@ -46,7 +46,7 @@ struct BlockScaled {
     std::size_t first_column;
 };
 
-// out[row * pitch + column] = code * scale, rounded to float32, then to the type of out. Returns the number of NaN codes.
+// out[row * pitch + column] = code * scale, rounded to float32, then as out. Returns how many codes are NaN.
 std::int64_t dequantize_e4m3(const BlockScaled& m, float* out, std::ptrdiff_t pitch);
 std::int64_t dequantize_e4m3_bfloat16(const BlockScaled& m, std::uint16_t* out, std::ptrdiff_t pitch);
 

@@ -14,7 +14,7 @@ from porting_passes.builder import Builder, BuildError
 from porting_passes.contract import Contract
 from porting_passes.decomposition import Decomposition
 from porting_passes.inference import SMALL, constant_tensor, dims_of
-from porting_passes.operators import BODIES
+from porting_passes.operators import BODIES, SINCE
 from porting_passes.schemas import schema
 
 Functions = Mapping[ir.OperatorIdentifier, ir.Function]
@@ -31,7 +31,7 @@ def body_of(node: ir.Node, opset: int, functions: Functions) -> ir.Function | No
         return local
     composite = BODIES.get((node.domain, node.op_type))
     if composite is not None:
-        return composite(opset)
+        return composite(opset) if opset >= SINCE[node.domain, node.op_type] else None
     definition = schema(node.domain, node.op_type, opset)
     if definition is None:
         return None
@@ -154,19 +154,21 @@ def _folded(
         if dims is None or not all(isinstance(d, int) for d in dims):
             return None
         arrays = [np.empty(dims, np.bool_) if len(dims) == 0 else np.broadcast_to(np.False_, dims)]  # type: ignore[arg-type]
+        codes = [ir.DataType.BOOL]
     else:
         tensors = [constant_tensor(value) for value in present]
         if not tensors or any(tensor is None or tensor.size > SMALL for tensor in tensors) or inner.domain:
             return None
-        arrays = [tensor.numpy() for tensor in tensors if tensor is not None]
+        arrays = [_array(tensor) for tensor in tensors if tensor is not None]
+        codes = [tensor.dtype for tensor in tensors if tensor is not None]
     proto = onnx.NodeProto(op_type=inner.op_type)
     proto.input.extend("" if value is None else f"i{i}" for i, value in enumerate(operands))
     proto.output.extend(f"o{i}" for i in range(len(inner.outputs)))
     proto.attribute.extend(ir.serde.serialize_attribute(a) for a in attributes.values())
     feeds = dict(zip((name for name in proto.input if name), arrays, strict=True))
     types = [
-        onnx.helper.make_tensor_value_info(n, onnx.helper.np_dtype_to_tensor_dtype(a.dtype), a.shape)
-        for n, a in feeds.items()
+        onnx.helper.make_tensor_value_info(n, code.value, a.shape)
+        for (n, a), code in zip(feeds.items(), codes, strict=True)
     ]
     outputs = [onnx.ValueInfoProto(name=name) for name in proto.output]
     model = onnx.helper.make_model(
@@ -179,7 +181,22 @@ def _folded(
         return None
     if any(not isinstance(result, np.ndarray | np.generic) or np.size(result) > SMALL for result in results):
         return None
-    return [b.tensor(ir.tensor(np.asarray(result))) for result in results]
+    return [b.tensor(_tensor(np.asarray(result))) for result in results]
+
+
+def _array(tensor: ir.TensorProtocol) -> np.ndarray:
+    """Strings as str, which is how onnx.reference compares them: onnx_ir gives bytes."""
+    if tensor.dtype != ir.DataType.STRING:
+        return tensor.numpy()
+    texts = [text.decode() for text in tensor.numpy().flat]
+    return np.array(texts, dtype=object).reshape(tuple(tensor.shape.numpy()))
+
+
+def _tensor(array: np.ndarray) -> ir.TensorProtocol:
+    if array.dtype.kind in "SUO":
+        texts = [text if isinstance(text, bytes) else str(text).encode() for text in array.flat]
+        return ir.StringTensor(texts, shape=ir.Shape(array.shape))
+    return ir.tensor(array)
 
 
 def inlining(node: ir.Node, opset: int, functions: Functions) -> Decomposition | None:

@@ -1,4 +1,4 @@
-"""Sources become models here: ONNX files, exported programs, and Python factories."""
+"""Sources become models here: ONNX files, exported programs, Python factories, and checkpoint folders."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _FACTORY = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 
 
 def load(text: str) -> Source:
-    """Import a source by what it looks like: ``*.onnx``, ``*.pt2`` or ``package.module:factory``.
+    """Import a source by what it looks like: ``*.onnx``, ``*.pt2``, ``package.module:factory``, a checkpoint folder.
 
     Raises UsageError when it looks like none of them or does not exist, InvalidModelError when it is broken.
     """
@@ -26,13 +26,17 @@ def load(text: str) -> Source:
     if not path.exists():
         raise UsageError(
             f"no source {text!r}",
-            required="an .onnx file, a .pt2 file, or package.module:factory",
+            required="an .onnx file, a .pt2 file, package.module:factory, or a checkpoint folder",
             fix="check the path; a factory is written with a colon",
         )
+    if path.is_dir() and (path / "config.json").is_file():
+        from porting.frontends import checkpoint
+
+        return checkpoint.load(path)
     if path.is_dir():
         raise UsageError(
-            f"{text!r} is a folder",
-            required="an .onnx file, a .pt2 file, or package.module:factory",
+            f"{text!r} is a folder without config.json",
+            required="an .onnx file, a .pt2 file, package.module:factory, or a checkpoint folder",
             fix="name the model file inside it",
         )
     if path.suffix == ".pt2":

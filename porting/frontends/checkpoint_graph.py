@@ -7,6 +7,7 @@ fills have a type, a shape and no data yet; what transformers computes from the 
 from __future__ import annotations
 
 import contextlib
+import itertools
 import logging
 import re
 import unittest.mock
@@ -26,12 +27,16 @@ OPSET = 20
 DIMS = ("batch", "sequence")
 
 
-def instantiate(config: Any) -> Any:
-    """The causal language model of a config on the meta device: float32, eager attention, experts that stay folded."""
+def instantiate(config: Any, *, experts: str = "grouped_mm") -> Any:
+    """The causal language model of a config on the meta device, float32, eager attention.
+
+    experts: transformers' name of how they are computed; ``grouped_mm`` stays folded in a trace, where ``eager`` would
+    keep only the experts that the sample hit. Raises InvalidModelError for what is no causal language model.
+    """
     from transformers import MODEL_FOR_CAUSAL_LM_MAPPING
 
     try:
-        architecture = MODEL_FOR_CAUSAL_LM_MAPPING[type(config)]
+        architecture: Any = MODEL_FOR_CAUSAL_LM_MAPPING[type(config)]
     except KeyError:
         raise InvalidModelError(
             f"{config.model_type} is no causal language model of transformers",
@@ -41,7 +46,7 @@ def instantiate(config: Any) -> Any:
     with torch.device("meta"), _quiet():
         module = architecture._from_config(config, dtype=torch.float32, attn_implementation="eager")
     if module._can_set_experts_implementation():
-        module.set_experts_implementation("grouped_mm")
+        module.set_experts_implementation(experts)
     return module.eval().requires_grad_(False)
 
 
@@ -51,14 +56,23 @@ def export(module: Any) -> ir.Model:
     Initializers have the names of the module's parameters and buffers. Raises InvalidModelError, with the operator
     and the place in the model's code, for what torch.export or the ONNX exporter does not take.
     """
+    plain = type(module).forward
+
+    def forward(input_ids: torch.Tensor) -> torch.Tensor:
+        logits: torch.Tensor = plain(module, input_ids=input_ids, use_cache=False).logits
+        return logits.to(torch.float32)
+
     try:
-        with torch.no_grad(), _quiet(), _one_sequence():
+        # One tensor to one tensor, on the module itself: inside another one its parameters had other names.
+        with torch.no_grad(), _quiet(), _one_sequence(), unittest.mock.patch.object(module, "forward", forward):
             program = torch.export.export(
-                _LogitsOnly.of(module),
+                module,
                 (torch.zeros(2, 5, dtype=torch.int64, device="meta"),),
                 dynamic_shapes={"input_ids": {axis: torch.export.Dim(name) for axis, name in enumerate(DIMS)}},
                 strict=False,
+                prefer_deferred_runtime_asserts_over_guards=True,
             )
+            _check_asserts(program)
             exported = torch.onnx.export(
                 program,
                 dynamo=True,
@@ -68,6 +82,8 @@ def export(module: Any) -> ir.Model:
                 output_names=["logits"],
                 custom_translation_table=checkpoint_translations.table(),
             )
+    except InvalidModelError:
+        raise
     except Exception as error:
         raise InvalidModelError(
             f"{module.config.model_type} does not export",
@@ -86,41 +102,46 @@ def export(module: Any) -> ir.Model:
     return model
 
 
-class _LogitsOnly:
-    """The module with a forward of one tensor to one tensor, so that its parameters keep their names."""
+def _check_asserts(program: torch.export.ExportedProgram) -> None:
+    """Refuse a program that holds for some sizes only.
 
-    @staticmethod
-    def of(module: Any) -> Any:
-        plain = type(module).forward
+    What torch cannot prove of a model's own branches on sizes it asserts, and the ONNX exporter drops assertions. Each
+    is tried here at small, odd and large sizes. (Those on sizes that depend on data are about the data: left out.)
+    """
+    ids = next(node for node in program.graph.nodes if node.op == "placeholder" and node.name == "input_ids")
+    symbols = [size.node.expr for size in ids.meta["val"].shape if isinstance(size, torch.SymInt)]
+    for node in program.graph.nodes:
+        if node.target is not torch.ops.aten._assert_scalar.default or not isinstance(node.args[0], torch.fx.Node):
+            continue
+        expression = getattr(getattr(node.args[0].meta.get("val"), "node", None), "expr", None)
+        if expression is None or not expression.free_symbols <= set(symbols):
+            continue
+        for sizes in itertools.product(*([1, 2, 3, 8, 127, 128, 129, 4096, 100_003] for _ in symbols)):
+            if not expression.subs(dict(zip(symbols, sizes, strict=True))):
+                raise InvalidModelError(
+                    "the exported program does not hold for every size",
+                    required=node.args[1],
+                    met=", ".join(f"{symbol} = {size}" for symbol, size in zip(symbols, sizes, strict=True)),
+                )
 
-        def forward(input_ids: torch.Tensor) -> torch.Tensor:
-            logits: torch.Tensor = plain(module, input_ids=input_ids, use_cache=False).logits
-            return logits.to(torch.float32)
 
-        module.forward = forward
-        return module
-
-
-def computed_buffers(module: Any) -> dict[str, torch.Tensor]:
-    """The buffers that no checkpoint stores, computed by transformers' own initialization on the CPU.
+def materialize(module: Any) -> dict[str, torch.Tensor]:
+    """Compute the buffers that no checkpoint stores, by transformers' own initialization on the CPU, in place.
 
     They are filled with NaN (the lowest integer) before, so that one which initialization does not reach is noticed:
-    InvalidModelError.
+    InvalidModelError. Returns them by name.
     """
-    found: dict[str, torch.Tensor] = {}
-    for name, buffer in list(module.named_non_persistent_buffers()):
-        if not buffer.is_meta:
-            found[name] = buffer
-            continue
-        owner = module.get_submodule(name.rpartition(".")[0])
-        empty = float("nan") if buffer.is_floating_point() else _unset(buffer.dtype)
-        found[name] = torch.full(buffer.shape, empty, dtype=buffer.dtype, device="cpu")
-        owner._buffers[name.rpartition(".")[2]] = found[name]
+    names = [name for name, _ in module.named_non_persistent_buffers()]
+    owners = [module.get_submodule(name.rpartition(".")[0]) for name in names]
+    for name, owner in zip(names, owners, strict=True):
+        key = name.rpartition(".")[2]
+        if owner._buffers[key].is_meta:
+            owner._buffers[key] = torch.full_like(owner._buffers[key], _unset(owner._buffers[key]), device="cpu")
     with torch.no_grad(), _quiet():
-        for owner in dict.fromkeys(module.get_submodule(name.rpartition(".")[0]) for name in found):
+        for owner in dict.fromkeys(owners):
             _initializer(module, owner)(owner)
     found = dict(module.named_non_persistent_buffers())
-    missed = [n for n, b in found.items() if b.numel() and _is_unset(b)]
+    missed = [name for name, buffer in found.items() if bool(_is_unset(buffer).any())]
     if missed:
         raise InvalidModelError(
             f"buffers of {module.config.model_type} that nothing computes",
@@ -141,20 +162,21 @@ def _initializer(module: Any, owner: Any) -> Any:
     return best._init_weights
 
 
-def _unset(dtype: torch.dtype) -> int | bool:
-    return False if dtype == torch.bool else torch.iinfo(dtype).min
+def _unset(like: torch.Tensor) -> float | int:
+    if like.is_floating_point():
+        return float("nan")
+    return 0 if like.dtype == torch.bool else torch.iinfo(like.dtype).min
 
 
-def _is_unset(buffer: torch.Tensor) -> bool:
-    if buffer.dtype == torch.bool:
-        return False
-    empty = buffer.isnan() if buffer.is_floating_point() else buffer == _unset(buffer.dtype)
-    return bool(empty.any())
+def _is_unset(buffer: torch.Tensor) -> torch.Tensor:
+    if buffer.is_floating_point():
+        return buffer.isnan()
+    return torch.zeros(1, dtype=torch.bool) if buffer.dtype == torch.bool else buffer == _unset(buffer)
 
 
 def _bind_computed(model: ir.Model, module: Any) -> None:
     """Give computed buffers their values and take the empty ones from everything else."""
-    computed = computed_buffers(module)
+    computed = materialize(module)
     known = set(module.state_dict())
     for name, value in model.graph.initializers.items():
         tensor = getattr(value.const_value, "raw", None)
@@ -202,7 +224,7 @@ def _one_sequence() -> Iterator[None]:
     """
     from transformers import masking_utils
 
-    with unittest.mock.patch.object(masking_utils, "find_packed_sequence_indices", lambda position_ids: None):
+    with unittest.mock.patch.object(masking_utils, "find_packed_sequence_indices", return_value=None):
         yield
 
 

@@ -21,8 +21,8 @@ from onnxscript import opset18 as op
 from onnxscript import values
 from onnxscript.function_libs.torch_lib.ops import core as stock
 
-Value = ir.Value
-Size = "Value | int"
+Value = Any
+"""An onnx_ir.Value; onnxscript does not type what its operators return."""
 
 _END = (1 << 63) - 1
 _FLOATS = ["tensor(float)", "tensor(float16)", "tensor(bfloat16)", "tensor(double)"]
@@ -38,6 +38,7 @@ def _grouped_matmul_operator() -> Callable[..., Value]:
             schema.FormalParameter("x", "T"),
             schema.FormalParameter("w", "T"),
             schema.FormalParameter("offsets", "tensor(int64)"),
+            schema.FormalParameter("bias", "T"),
         ],
         outputs=[schema.FormalParameter("y", "T")],
         type_constraints=[("T", _FLOATS, "")],
@@ -51,11 +52,15 @@ _grouped_matmul = _grouped_matmul_operator()
 
 def grouped_mm(x: Value, w: Value, offs: Value, bias: Value | None = None, out_dtype: Any = None) -> Value:
     """x [M, K], w [E, K, N], offs int [E] cumulative -> [M, N]. A transposed [E, N, K] weight stays as it is stored."""
+    if bias is not None or out_dtype not in (None, -1):
+        raise NotImplementedError("a grouped product with a bias or another dtype: transformers writes neither")
     offsets = _int64(offs)
+    nothing = op.Constant(value=ir.tensor([[0.0]] * _dims(w)[0], dtype=x.dtype))
     producer = w.producer()
-    if producer is not None and producer.op_type == "Transpose" and (*producer.attributes["perm"].as_ints(),) == (0, 2, 1):
-        return _grouped_matmul(x, producer.inputs[0], offsets, transposed=1)
-    return _grouped_matmul(x, w, offsets, transposed=0)
+    perm = producer.attributes["perm"].as_ints() if producer is not None and producer.op_type == "Transpose" else ()
+    if tuple(perm) == (0, 2, 1):
+        return _grouped_matmul(x, producer.inputs[0], offsets, nothing, transposed=1)
+    return _grouped_matmul(x, w, offsets, nothing, transposed=0)
 
 
 def histc(x: Value, bins: int = 100, min: int = 0, max: int = 0) -> Value:
@@ -90,7 +95,7 @@ def slice_scatter(x: Value, src: Value, dim: int = 0, start: Any = None, end: An
     size = _static(x, dim)
     parts = [slice_(x, dim, 0, start)] if start else []
     parts.append(src)
-    if size is None and end != _END or size is not None and end < size:
+    if end < (_END if size is None else size):
         parts.append(slice_(x, dim, end))
     return op.Concat(*parts, axis=dim)
 

@@ -14,6 +14,7 @@ import math
 import os
 import stat
 import sys
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,8 @@ import torch
 from porting.errors import InvalidModelError
 
 LONGEST_HEADER = 100_000_000
+MOST_AXES = 64
+"""As numpy and torch. Without a limit, multiplying the sizes of a made-up shape could take days."""
 
 DTYPES: dict[str, torch.dtype] = {
     "F64": torch.float64,
@@ -142,27 +145,28 @@ def _parse(path: Path, text: bytes) -> dict[str, Any]:
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) < len(pairs):
-        names = [name for name, _ in pairs]
-        raise ValueError(f"{next(name for name in names if names.count(name) > 1)!r} is there twice")
+        twice, _ = Counter(name for name, _ in pairs).most_common(1)[0]
+        raise ValueError(f"{twice!r} is there twice")
     return found
 
 
 def _entry(file: DataFile, name: str, fields: Any, data: int) -> Entry:
     if not name.isprintable():
         raise _bad(file.path, "a tensor name is not printable", "printable characters", _short(name))
-    if not isinstance(fields, dict) or fields.keys() != {"dtype", "shape", "data_offsets"}:
+    if not isinstance(fields, dict) or not fields.keys() >= {"dtype", "shape", "data_offsets"}:
         raise _bad(file.path, "malformed tensor", "dtype, shape and data_offsets", _short(fields), name)
     dtype, shape, offsets = fields["dtype"], fields["shape"], fields["data_offsets"]
     if not isinstance(dtype, str) or dtype not in DTYPES:
         raise _bad(file.path, "unknown dtype", ", ".join(DTYPES), _short(dtype), name)
-    if not _are_sizes(shape):
-        raise _bad(file.path, "malformed shape", "a list of integers from 0", _short(shape), name)
+    if not _are_sizes(shape) or len(shape) > MOST_AXES:
+        raise _bad(file.path, "malformed shape", f"at most {MOST_AXES} integers from 0", _short(shape), name)
     if not _are_sizes(offsets) or len(offsets) != 2:
         raise _bad(file.path, "malformed data_offsets", "two integers from 0", _short(offsets), name)
     begin, end = offsets
     length = math.prod(shape) * DTYPES[dtype].itemsize
     if end - begin != length:
-        raise _bad(file.path, f"data_offsets do not fit {dtype} {shape}", f"{length} bytes", f"{end - begin}", name)
+        fault = f"data_offsets do not fit {dtype} {_short(shape)}"
+        raise _bad(file.path, fault, f"{length} bytes", end - begin, name)
     if data + end > file.size:
         raise _bad(file.path, "the file is truncated", f"{data + end} bytes", file.size, name)
     return Entry(name, file, sys.intern(dtype), tuple(shape), data + begin, length)

@@ -52,7 +52,7 @@ class WeightStore:
 
     def _read_headers(self) -> dict[str, Entry]:
         files = read_index(self.folder)
-        missing = [file for file in files if not (self.folder / file).exists()]
+        missing = [file for file in files if not os.path.exists(self.folder / file)]  # False for a name too long, too
         if missing:
             raise InvalidModelError(
                 f"{len(missing)} of {len(files)} weight files are missing",
@@ -181,10 +181,14 @@ def _block(folder: Path) -> tuple[int, int]:
     block = quantization.get("weight_block_size") if isinstance(quantization, dict) else None
     if block is None:
         return BLOCK
-    if not isinstance(block, list) or len(block) != 2 or any(type(size) is not int or size < 1 for size in block):
+    if (
+        not isinstance(block, list)
+        or len(block) != 2
+        or any(type(size) is not int or not 1 <= size < 1 << 31 for size in block)
+    ):
         raise InvalidModelError(
             "malformed quantization_config.weight_block_size",
-            required="two integers from 1",
+            required="two integers from 1 to 2**31 - 1",
             met=ascii(block)[:100],
             where=path,
         )

@@ -7,7 +7,6 @@ operations by which transformers turns a checkpoint into parameters. To an ONNX 
 
 from __future__ import annotations
 
-import bisect
 import math
 from collections.abc import Iterator, Sequence
 from typing import IO, Any
@@ -22,9 +21,13 @@ from porting.weights.safetensors_file import Entry
 from porting.weights.scales import FLOAT8, check_scale, find_scale
 from porting.weights.store import WeightStore
 from porting.weights.stored import CHUNK, WORK, Stored
+from porting.weights.tiling import Tiling
 from porting_kernels import dtypes
 
 LOGICAL = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
+BLOCKS = 3
+"""Blocks that take memory at once."""
+
 STREAM = 256 << 20
 """Bytes of working memory with which a whole view is written to a file."""
 
@@ -33,23 +36,20 @@ class WeightView:
     """A lazy tensor: shape, dtype, and the pieces that tile it.
 
     Seen as a matrix it has ``rows`` (all axes but the last, flattened) and ``columns`` (the last axis). The constructor
-    takes pieces that tile that matrix exactly; build views with ``of`` and the operations below it. Implements
+    takes a tiling of that matrix; build views with ``of`` and the operations below it. Implements
     ``onnx_ir.TensorProtocol``.
     """
 
-    __slots__ = ("_pieces", "_tallest", "_torch_dtype", "dims", "doc_string", "meta", "metadata_props", "name")
+    __slots__ = ("_tiling", "_torch_dtype", "dims", "doc_string", "meta", "metadata_props", "name")
 
-    def __init__(
-        self, shape: Sequence[int], dtype: torch.dtype, pieces: Sequence[Piece], name: str | None = None
-    ) -> None:
+    def __init__(self, shape: Sequence[int], dtype: torch.dtype, tiling: Tiling, name: str | None = None) -> None:
         self.name = name
         self.doc_string: str | None = None
         self.metadata_props: dict[str, str] = {}
         self.meta: dict[str, Any] = {}
         self.dims = tuple(shape)
         self._torch_dtype = dtype
-        self._pieces = tuple(sorted(pieces, key=lambda piece: (piece.row, piece.column)))
-        self._tallest = max((piece.height for piece in self._pieces), default=0)
+        self._tiling = tiling
 
     # Construction
 
@@ -80,8 +80,9 @@ class WeightView:
             check_scale(entry, found, block)
         _check_dtype(entry, found is not None, dtype)
         stored = Stored(store, entry, found, block)
-        rows, columns = range(entry.rows), range(entry.columns)
-        return cls(entry.shape, dtype, [Piece(stored, rows, columns)] if rows and columns else [], name)
+        piece = Piece(stored, range(entry.rows), range(entry.columns))
+        tiling = Tiling(entry.rows, entry.columns, [piece] if entry.length else [])
+        return cls(entry.shape, dtype, tiling, name)
 
     # The algebra
 
@@ -89,18 +90,19 @@ class WeightView:
     def concatenated(views: Sequence[WeightView], axis: int = 0) -> WeightView:
         """Views one after the other along an axis; their other axes and their dtypes agree."""
         dims, axis = _joined(views, axis)
-        pieces: list[Piece] = []
         if axis == len(dims) - 1:
-            for view, column in zip(views, _offsets(view.dims[axis] for view in views), strict=True):
-                pieces += (piece.moved(0, column) for piece in view._pieces)
+            height = math.prod(dims[:-1])
+            tiling = Tiling.pile((view._tiling.turned() for view in views), height).turned()
         else:
             inner = math.prod(dims[axis + 1 : -1])
             heights = [view.dims[axis] * inner for view in views]
-            for outer in range(math.prod(dims[:axis])):
-                for view, height, row in zip(views, heights, _offsets(heights), strict=True):
-                    cut = view._cut(range(outer * height, (outer + 1) * height))
-                    pieces += (piece.moved(outer * sum(heights) + row, 0) for piece in cut)
-        return WeightView(dims, views[0]._torch_dtype, pieces)
+            parts = (
+                view._tiling.take(range(outer * height, (outer + 1) * height))
+                for outer in range(math.prod(dims[:axis]))
+                for view, height in zip(views, heights, strict=True)
+            )
+            tiling = Tiling.pile(parts, dims[-1])
+        return WeightView(dims, views[0]._torch_dtype, tiling)
 
     @staticmethod
     def stacked(views: Sequence[WeightView], axis: int = 0) -> WeightView:
@@ -122,34 +124,29 @@ class WeightView:
         kept = range(self.dims[axis])[start:stop:step]
         dims = (*self.dims[:axis], len(kept), *self.dims[axis + 1 :])
         if axis == len(dims) - 1:
-            cuts = (piece.turned().cut(kept) for piece in self._pieces)
-            return WeightView(dims, self._torch_dtype, [piece.turned() for piece in cuts if piece])
-        inner, size = math.prod(dims[axis + 1 : -1]), self.dims[axis]
-        # The rows of a place are contiguous; with a step and rows between, each place is cut out by itself.
-        runs = (
-            [kept] if inner == 1 else [range(kept.start, kept.stop)] if step == 1 else [range(k, k + 1) for k in kept]
+            return WeightView(dims, self._torch_dtype, self._tiling.turned().take(kept).turned())
+        inner = math.prod(dims[axis + 1 : -1])
+        size = self.dims[axis] * inner
+        runs = list(_rows_of(kept, inner))
+        taken = self._tiling.take(
+            *(
+                range(outer * size + run.start, outer * size + run.stop, run.step)
+                for outer in range(math.prod(dims[:axis]))
+                for run in runs
+            )
         )
-        pieces: list[Piece] = []
-        row = 0
-        for outer in range(math.prod(dims[:axis])):
-            for run in runs:
-                first = (outer * size + run.start) * inner
-                rows = range(first, first + len(run) * run.step * inner, run.step)
-                pieces += (piece.moved(row, 0) for piece in self._cut(rows))
-                row += len(rows)
-        return WeightView(dims, self._torch_dtype, pieces)
+        return WeightView(dims, self._torch_dtype, taken)
 
     def transposed(self) -> WeightView:
         """The last two axes swapped."""
         if len(self.dims) < 2:
             raise ShapeError("transposing needs two axes", required="at least 2", met=len(self.dims))
         *outer, height, width = self.dims
-        pieces = [
-            piece.turned().moved(matrix * width, 0)
+        matrices = (
+            self._tiling.take(range(matrix * height, (matrix + 1) * height)).turned()
             for matrix in range(math.prod(outer))
-            for piece in self._cut(range(matrix * height, (matrix + 1) * height))
-        ]
-        return WeightView((*outer, width, height), self._torch_dtype, pieces)
+        )
+        return WeightView((*outer, width, height), self._torch_dtype, Tiling.pile(matrices, height))
 
     def reshaped(self, shape: Sequence[int]) -> WeightView:
         """Other leading axes over the same rows; the last axis stays as it is."""
@@ -161,7 +158,7 @@ class WeightView:
                 met=list(shape),
                 where=self,
             )
-        return WeightView(shape, self._torch_dtype, self._pieces, self.name)
+        return WeightView(shape, self._torch_dtype, self._tiling, self.name)
 
     def part(self, index: int) -> WeightView:
         """One place of the first axis, without that axis: an expert of a stack."""
@@ -173,9 +170,9 @@ class WeightView:
 
     def as_dtype(self, dtype: torch.dtype) -> WeightView:
         """The same numbers, rounded from what is stored to another type (and not by way of this view's)."""
-        for piece in self._pieces:
+        for piece in self._tiling.pieces:
             _check_dtype(piece.stored.entry, piece.stored.scale is not None, dtype)
-        return WeightView(self.dims, dtype, self._pieces, self.name)
+        return WeightView(self.dims, dtype, self._tiling, self.name)
 
     def converted(self, dtype: ir.DataType, name: str) -> WeightView:
         """``as_dtype`` in ONNX's words, under another name (``porting_passes.stored.StoredTensor``)."""
@@ -188,12 +185,12 @@ class WeightView:
     @property
     def rows(self) -> int:
         """All axes but the last, flattened."""
-        return math.prod(self.dims[:-1])
+        return self._tiling.rows
 
     @property
     def columns(self) -> int:
         """The last axis; 1 for a scalar."""
-        return self.dims[-1] if self.dims else 1
+        return self._tiling.columns
 
     @property
     def torch_dtype(self) -> torch.dtype:
@@ -223,13 +220,13 @@ class WeightView:
     @property
     def raw(self) -> tuple[Piece, ...]:
         """The pieces, from top to bottom."""
-        return self._pieces
+        return self._tiling.pieces
 
     @property
     def entries(self) -> tuple[Entry, ...]:
         """The stored tensors behind it, scales included, each once, in the order of their first use."""
         found = {}
-        for piece in self._pieces:
+        for piece in self._tiling.pieces:
             for entry in (piece.stored.entry, piece.stored.scale):
                 if entry is not None:
                     found[id(entry)] = entry
@@ -237,39 +234,46 @@ class WeightView:
 
     # Reading
 
-    def read(self, first_row: int, last_row: int, *, chunk: int = CHUNK) -> torch.Tensor:
+    def read(
+        self, first_row: int, last_row: int, *, out: torch.Tensor | None = None, chunk: int = CHUNK
+    ) -> torch.Tensor:
         """Rows ``first_row`` to before ``last_row``: [last_row - first_row, columns] of the view's dtype.
 
-        Only the bytes of these rows and of their scales are read (holes of less than 4 KiB between them too). chunk:
-        stored bytes in memory at a time, besides the result. Raises InvalidModelError for NaN in scales and for files
-        that cannot be read any more.
+        Only the bytes of these rows and of their scales are read (holes of less than 4 KiB between them too). out:
+        where to put them, of that shape and dtype; fresh memory of 60 MB takes longer to get than its FP8 takes to read
+        and convert. chunk: stored bytes in memory at a time, besides the result. Raises InvalidModelError for NaN in
+        scales and for files that cannot be read any more.
         """
         if not 0 <= first_row <= last_row <= self.rows:
             raise IndexError(f"rows {first_row} to {last_row} of {self.rows}")
-        result = torch.empty(last_row - first_row, self.columns, dtype=self._torch_dtype)
-        for piece in self._cut(range(first_row, last_row)):
-            piece.read_into(result, chunk)
+        shape = (last_row - first_row, self.columns)
+        result = torch.empty(shape, dtype=self._torch_dtype) if out is None else out
+        if result.shape != shape or result.dtype != self._torch_dtype:
+            raise ShapeError("rows do not fit", required=f"{list(shape)} {self._torch_dtype}", met=dtypes.describe(out))
+        self._tiling.read_into(first_row, result, chunk)
         return result
 
     def blocks(self, budget: int) -> Iterator[tuple[int, torch.Tensor]]:
         """All rows in blocks: the first row of each, and its tensor as from ``read``.
 
-        budget: bytes for all that lives at once: a block, the one before it that the caller may still hold, and the
-        stored bytes with what converting them takes. Raises UsageError when it is too small for one row.
+        budget: bytes for all that takes memory at once: a block, the one before it that the caller may still hold, the
+        one before that which the allocator may not have given back, and the stored bytes with what converting them
+        takes. A transposed view is read through its rows: blocks of fewer than 4 KiB of them read the holes as well.
+        Raises UsageError when the budget is too small for one row.
         """
         if not self.rows or not self.columns:
             return
         row = self.columns * self._torch_dtype.itemsize
-        least = WORK * max(piece.chunk_bytes for piece in self._pieces)
-        if budget < least + 2 * row:
+        least = WORK * max(piece.chunk_bytes for piece in self._tiling.pieces)
+        if budget < least + BLOCKS * row:
             raise UsageError(
                 "the memory is too small for one row of a weight",
-                required=f"at least {least + 2 * row} bytes",
+                required=f"at least {least + BLOCKS * row} bytes",
                 met=budget,
                 where=self,
             )
         work = max(least, min(budget // 4, WORK * CHUNK))
-        step = (budget - work) // (2 * row)
+        step = (budget - work) // (BLOCKS * row)
         for first in range(0, self.rows, step):
             yield first, self.read(first, min(first + step, self.rows), chunk=work // WORK)
 
@@ -300,18 +304,7 @@ class WeightView:
         return torch.empty(0).__dlpack_device__()
 
     def __repr__(self) -> str:
-        return f"WeightView<{self.dtype.name},{list(self.dims)}>(name={self.name!r}, {len(self._pieces)} pieces)"
-
-    def _cut(self, rows: range) -> Iterator[Piece]:
-        """The pieces that show these rows, cut to them."""
-        if not rows:
-            return
-        begin = bisect.bisect_left(self._pieces, rows[0] - self._tallest + 1, key=lambda piece: piece.row)
-        for number in range(begin, len(self._pieces)):
-            if self._pieces[number].row > rows[-1]:
-                break
-            if piece := self._pieces[number].cut(rows):
-                yield piece
+        return f"WeightView<{self.dtype.name},{list(self.dims)}>(name={self.name!r}, {len(self._tiling.pieces)} pieces)"
 
     def _axis(self, axis: int) -> int:
         rank = len(self.dims)
@@ -343,8 +336,11 @@ def _joined(views: Sequence[WeightView], axis: int) -> tuple[tuple[int, ...], in
     return (*first[:axis], sum(view.dims[axis] for view in views), *first[axis + 1 :]), axis
 
 
-def _offsets(sizes: Any) -> list[int]:
-    offsets = [0]
-    for size in sizes:
-        offsets.append(offsets[-1] + size)
-    return offsets[:-1]
+def _rows_of(places: range, inner: int) -> Iterator[range]:
+    """The rows of some places of an axis, with ``inner`` rows to a place, in as few runs as can be."""
+    if inner == 1:
+        yield places
+    elif places.step == 1:
+        yield range(places.start * inner, places.stop * inner)
+    else:
+        yield from (range(place * inner, (place + 1) * inner) for place in places)

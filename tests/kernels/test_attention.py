@@ -4,6 +4,10 @@ import math
 
 import numpy as np
 import pytest
+import torch
+from transformers.models.deepseek_v3 import modeling_deepseek_v3 as deepseek_v3
+from transformers.models.glm import modeling_glm as glm
+from transformers.models.llama import modeling_llama as llama
 
 from porting_kernels.errors import PortingError, ShapeError
 
@@ -144,3 +148,43 @@ def test_rotary_embedding_turns_each_pair(interleaved, width, rng, ours):
 def test_rotary_cache_of_another_width_is_refused(rng, ours):
     with pytest.raises(ShapeError, match="caches"):
         ours("RotaryEmbedding", normal(rng, 1, 1, 2, 8), normal(rng, 1, 2, 3), normal(rng, 1, 2, 3), opset=23)
+
+
+def angles(rng, batch, length, half):
+    angle = rng.uniform(-3, 3, (batch, length, half))
+    return np.cos(angle).astype(np.float32), np.sin(angle).astype(np.float32)
+
+
+def test_halves_are_the_layout_of_llama_and_its_kin(rng, ours):
+    """transformers' caches hold each angle twice, the operator's once. Tolerance: a product contracted into the sum."""
+    q, (cos, sin) = normal(rng, 2, 3, 5, 8), angles(rng, 2, 5, 4)
+    twice = (torch.from_numpy(np.concatenate((a, a), -1)) for a in (cos, sin))
+    expected, _ = llama.apply_rotary_pos_emb(torch.from_numpy(q), torch.from_numpy(q), *twice)
+    np.testing.assert_allclose(ours("RotaryEmbedding", q, cos, sin, opset=23)[0], expected.numpy(), rtol=0, atol=5e-7)
+
+
+def test_pairs_on_part_of_a_head_are_the_layout_of_glm(rng, ours):
+    q, (cos, sin) = normal(rng, 2, 3, 5, 8), angles(rng, 2, 5, 2)
+    twice = (torch.from_numpy(np.concatenate((a, a), -1)) for a in (cos, sin))
+    expected, _ = glm.apply_rotary_pos_emb(torch.from_numpy(q), torch.from_numpy(q), *twice)
+    got = ours("RotaryEmbedding", q, cos, sin, opset=23, interleaved=1, rotary_embedding_dim=4)[0]
+    np.testing.assert_allclose(got, expected.numpy(), rtol=0, atol=5e-7)
+
+
+def test_deepseek_reads_pairs_and_writes_halves(rng, ours):
+    """transformers' DeepSeek-V3 takes neighbours for pairs and leaves the results as two halves.
+
+    That is RotaryEmbedding of halves behind a permutation of the head, or of pairs (as in DeepSeek's own code) before
+    the same permutation. Queries and keys are permuted alike, so that their products lose it.
+    """
+    q, k, (cos, sin) = normal(rng, 2, 3, 5, 8), normal(rng, 2, 3, 5, 8), angles(rng, 2, 5, 4)
+    twice = (torch.from_numpy(np.concatenate((a, a), -1)) for a in (cos, sin))
+    expected = deepseek_v3.apply_rotary_pos_emb_interleave(torch.from_numpy(q), torch.from_numpy(k), *twice)
+    halves_of_pairs = [0, 2, 4, 6, 1, 3, 5, 7]
+    pairs = [ours("RotaryEmbedding", x, cos, sin, opset=23, interleaved=1)[0] for x in (q, k)]
+    for x, paired, want in zip((q, k), pairs, expected, strict=True):
+        behind = ours("RotaryEmbedding", x[..., halves_of_pairs], cos, sin, opset=23)[0]
+        np.testing.assert_allclose(behind, want.numpy(), rtol=0, atol=5e-7)
+        np.testing.assert_array_equal(paired[..., halves_of_pairs], behind)
+    scores = (expected[0] @ expected[1].transpose(2, 3)).numpy()
+    np.testing.assert_allclose(pairs[0] @ pairs[1].swapaxes(2, 3), scores, **CLOSE)

@@ -28,8 +28,11 @@ def test_every_e4m3_code_is_its_definition():
         np.testing.assert_array_equal(np.signbit(found)[finite], np.signbit(expected)[finite])
 
 
-def test_nan_is_two_e4m3_codes():
-    assert fp8.is_nan_e4m3(BYTES.view(torch.float8_e4m3fn)).nonzero().view(-1).tolist() == [0x7F, 0xFF]
+def test_nan_of_every_type_of_code():
+    assert fp8.is_nan(BYTES.view(torch.float8_e4m3fn)).nonzero().view(-1).tolist() == [0x7F, 0xFF]
+    e5m2 = BYTES.view(torch.float8_e5m2)
+    assert torch.equal(fp8.is_nan(e5m2), e5m2.to(torch.float32).isnan())
+    assert not fp8.is_nan(BYTES.view(torch.int8)).any()
 
 
 def test_every_e8m0_code_is_a_power_of_two_and_255_is_nan():

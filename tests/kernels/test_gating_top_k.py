@@ -6,10 +6,18 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from transformers import DeepseekV2Config, DeepseekV3Config, GptOssConfig, MixtralConfig, Qwen3MoeConfig
+from transformers import (
+    DeepseekV2Config,
+    DeepseekV3Config,
+    GptOssConfig,
+    Llama4TextConfig,
+    MixtralConfig,
+    Qwen3MoeConfig,
+)
 from transformers.models.deepseek_v2.modeling_deepseek_v2 import DeepseekV2TopkRouter
 from transformers.models.deepseek_v3.modeling_deepseek_v3 import DeepseekV3TopkRouter
 from transformers.models.gpt_oss.modeling_gpt_oss import GptOssTopKRouter
+from transformers.models.llama4.modeling_llama4 import Llama4Router
 from transformers.models.mistral4.configuration_mistral4 import Mistral4Config
 from transformers.models.mistral4.modeling_mistral4 import Mistral4TopkRouter
 from transformers.models.mixtral.modeling_mixtral import MixtralTopKRouter
@@ -60,7 +68,7 @@ ROUTERS = {
     ),
     "gpt_oss": (
         GptOssTopKRouter(GptOssConfig(hidden_size=H, num_local_experts=E, num_experts_per_tok=4)),
-        {"score": "softmax_after"},
+        {"after_top_k": 1},
         {},
     ),
 }
@@ -82,6 +90,16 @@ def test_equals_the_router_of_transformers(name):
     torch.testing.assert_close(
         got_weights.gather(-1, got_by_id.indices), weights.gather(-1, by_id.indices), rtol=1e-6, atol=0
     )
+
+
+def test_equals_the_router_of_llama_4():
+    """It scores the selected logits and spreads them over all experts, 0 elsewhere."""
+    router = Llama4Router(Llama4TextConfig(hidden_size=H, num_local_experts=E, num_experts_per_tok=3))
+    with torch.no_grad():
+        router.weight.normal_(generator=torch.Generator().manual_seed(2))
+        scores, logits = router(torch.randn(64, H, generator=torch.Generator().manual_seed(3)))
+    weights, ids = gating_top_k(logits, k=3, score="sigmoid", after_top_k=1)
+    assert torch.equal(torch.zeros_like(scores).scatter(1, ids, weights), scores)
 
 
 @st.composite
@@ -111,7 +129,7 @@ def _select(row, bias, *, k, groups, k_group, group_top, mask_value):
 @given(gatings())
 def test_ties_go_to_the_lower_id(case):
     logits, bias, attributes = case
-    weights, ids = gating_top_k(logits, bias, score="softmax_after", **attributes)
+    weights, ids = gating_top_k(logits, bias, after_top_k=1, **attributes)
     assert ids.dtype == torch.int64
     assert ids.tolist() == [_select(row, bias.tolist(), **attributes) for row in logits.tolist()]
     torch.testing.assert_close(weights, torch.softmax(logits.gather(1, ids), -1), rtol=1e-6, atol=0)
@@ -143,6 +161,7 @@ def test_scores_of_half_precision_are_float32_and_of_float64_stay_so(dtype):
     [
         ({"k": 2, "groups": 3}, "do not divide"),
         ({"k": 9}, "more than there is"),
+        ({"k": 5, "groups": 4, "k_group": 2}, "more than there is"),
         ({"k": 1, "groups": 8, "group_top": 2}, "more than there is"),
         ({"k": 1, "groups": 2, "k_group": 3}, "more than there is"),
     ],

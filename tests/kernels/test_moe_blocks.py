@@ -42,7 +42,7 @@ BLOCKS = {
     ),
     "gpt_oss": (
         lambda: GptOssMLP(GptOssConfig(hidden_size=H, intermediate_size=I, num_local_experts=E, num_experts_per_tok=K)),
-        {"score": "softmax_after"},
+        {"after_top_k": 1},
     ),
 }
 

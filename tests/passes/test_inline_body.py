@@ -5,9 +5,11 @@ import onnx
 import onnx_ir as ir
 import pytest
 
+from porting_kernels.errors import PortingError
 from porting_passes.builder import BuildError
 from porting_passes.decomposition import build, decompose_node
 from porting_passes.inline_body import body_of, inlining
+from porting_passes.operators import add_bodies
 from porting_passes.splice import Names
 
 X = "(float[2, 3] x) => (float[2, 3] y)"
@@ -106,3 +108,38 @@ def test_functions_of_the_model_and_composite_operators_come_first() -> None:
     assert inlined(model) == ["Mul"]
     node = ir.Node("porting", "Quantize", [model.graph.inputs[0]], [ir.AttrFloat32("scale", 2.0)])
     assert body_of(node, 18, {}) is not None
+
+
+@pytest.mark.parametrize("opset", [17, 23])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "(float[4, 8] x) => (float[4, 4] y) { y = porting.SwiGLU<interleaved = 1>(x) }",
+        "(float[4, 8] x, float[8] w) => (float[4, 8] y) { y = porting.RMSNorm<weight_offset = 1.0>(x, w) }",
+        "(float[4, 8] x, float[8] w) => (float[4, 8] y, float[4, 8] s) { y, s = porting.AddRMSNorm(x, x, w) }",
+        """(float[4, 8] x, float[8] b) => (float[4, 3] w, int64[4, 3] i) {
+            w, i = porting.GatingTopK<k = 3, groups = 4, k_group = 2, score = "sigmoid">(x, b) }""",
+    ],
+    ids=["SwiGLU", "RMSNorm", "AddRMSNorm", "GatingTopK"],
+)
+def test_composite_operators_without_control_flow_become_standard_ones(
+    text, opset, run_onnxruntime, random_feeds, check_model
+) -> None:
+    model = ir.from_onnx_text(f'<ir_version: 10, opset_import: ["": {opset}, "porting": 1]> g {text}')
+    feeds = random_feeds(model)
+    whole = model.clone()
+    add_bodies(whole)
+    before = run_onnxruntime(whole, feeds)
+    inlined(model)
+    assert {node.domain for node in model.graph} == {""}
+    check_model(model)
+    for name, value in run_onnxruntime(model, feeds).items():
+        np.testing.assert_array_equal(value, before[name])
+
+
+def test_an_opset_that_cannot_say_a_composite_operator_has_no_body() -> None:
+    text = "(float[4, 8] x) => (float[4, 4] y) { y = porting.SwiGLU(x) }"
+    model = ir.from_onnx_text(f'<ir_version: 10, opset_import: ["": 13, "porting": 1]> g {text}')
+    assert body_of(next(iter(model.graph)), 13, {}) is None
+    with pytest.raises(PortingError, match=r"porting\.SwiGLU"):
+        add_bodies(model)

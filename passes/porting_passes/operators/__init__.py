@@ -11,6 +11,7 @@ from collections.abc import Callable
 
 import onnx_ir as ir
 
+from porting_kernels.errors import PortingError
 from porting_passes.operators import (
     add_rms_norm,
     dequantize,
@@ -55,10 +56,16 @@ SINCE: dict[tuple[str, str], int] = {(module.DOMAIN, module.NAME): module.SINCE 
 def add_bodies(model: ir.Model) -> None:
     """Give every composite operator that the model uses a function body, and import its domain.
 
-    Bodies are written for the model's own opset: onnxruntime refuses an inlined operator of another version.
+    Bodies are written for the model's own opset: onnxruntime refuses an inlined operator of another version. Raises
+    PortingError when that is older than an operator's body can be.
     """
+    opset = model.opset_imports[""]
     used = {(n.domain, n.op_type) for n in model.graph.all_nodes()} & set(BODIES)
     for domain, name in sorted(used):
-        function = BODIES[domain, name](model.opset_imports[""])
+        if opset < SINCE[domain, name]:
+            raise PortingError(
+                f"standard ONNX cannot say {domain}.{name}", required=f"opset {SINCE[domain, name]}", met=opset
+            )
+        function = BODIES[domain, name](opset)
         model.functions[function.identifier()] = function
         model.opset_imports.setdefault(domain, 1)

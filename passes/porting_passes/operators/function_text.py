@@ -1,8 +1,6 @@
-"""Function bodies from ONNX's textual form, and what it has no node for: an attribute as a tensor, a choice by name."""
+"""Function bodies from ONNX's textual form, and what no node does there: attributes as tensors, words compared."""
 
 from __future__ import annotations
-
-from collections.abc import Sequence
 
 import onnx
 import onnx_ir as ir
@@ -53,18 +51,15 @@ def int_attribute(attribute: str, result: str) -> str:
         {result} = Reshape ({result}_scalar, {result}_shape)"""
 
 
-def string_attribute(attribute: str, choices: Sequence[str], results: Sequence[str]) -> str:
-    """Nodes that make one bool[1] a choice, true where the function's string attribute is that choice; from opset 12.
+def attribute_is(attribute: str, word: str, result: str) -> str:
+    """Nodes that make ``result``, bool[1]: whether the function's string attribute is a word; from opset 12.
 
-    Equal takes no strings before opset 19; TfIdfVectorizer counts, at every opset, how often each of some words occurs.
+    Equal takes no strings before opset 19; TfIdfVectorizer counts, at every opset, how often a word occurs.
     """
-    words, places = ", ".join(f'"{c}"' for c in choices), ", ".join(map(str, range(len(choices))))
     return f"""
         {attribute}_scalar = Constant <value_string: string = @{attribute}> ()
         {attribute}_shape = Constant <value = int64[1] {{1}}> ()
         {attribute}_words = Reshape ({attribute}_scalar, {attribute}_shape)
-        {attribute}_counts = TfIdfVectorizer <mode = "TF", min_gram_length = 1, max_gram_length = 1, max_skip_count = 0,
-            ngram_counts = [0], ngram_indexes = [{places}], pool_strings = [{words}]> ({attribute}_words)
-        {attribute}_chosen = Cast <to = 9> ({attribute}_counts)
-        {attribute}_sizes = Constant <value_ints = [{", ".join("1" for _ in choices)}]> ()
-        {", ".join(results)} = Split <axis = 0> ({attribute}_chosen, {attribute}_sizes)"""
+        {attribute}_count = TfIdfVectorizer <mode = "TF", min_gram_length = 1, max_gram_length = 1, max_skip_count = 0,
+            ngram_counts = [0], ngram_indexes = [0], pool_strings = ["{word}"]> ({attribute}_words)
+        {result} = Cast <to = 9> ({attribute}_count)"""

@@ -5,8 +5,8 @@ is none: a function body cannot leave out an operand. weights: float32 (N, k). i
 score, the lower id first among equals.
 
 Attributes, with defaults: k; groups 1; k_group 1, how many groups stay; group_top 1, how many of its best scores add up
-to a group's score; score "softmax" | "sigmoid" | "softmax_after" (the logits select, the weights are the softmax of
-the selected logits); renormalize 0; scale 1; epsilon 0, added to the sum by which renormalize divides; mask_value -inf,
+to a group's score; score "softmax" | "sigmoid"; after_top_k 0, 1 where the logits select and only the selected ones are
+scored; renormalize 0; scale 1; epsilon 0, added to the sum by which renormalize divides; mask_value -inf,
 what the biased score of an expert outside the best groups counts as. The kernel says who uses which.
 """
 
@@ -14,37 +14,47 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
-from porting_passes.operators.function_text import int_attribute, parse, string_attribute
+from porting_passes.operators.function_text import attribute_is, int_attribute, parse
 
 NAME = "GatingTopK"
 DOMAIN = "porting"
 SINCE = 13
 
 
+def _scored(x: str, y: str) -> str:
+    """Nodes that make ``y``, the scores of the logits ``x``.
+
+    The sigmoid is spelled with Exp, because onnxruntime's own is off by 1e-4 of its value at -8, by all of it at -18.
+    """
+    return f"""
+        {x}_softmax = Softmax <axis = -1> ({x})
+        {x}_minus = Neg ({x})
+        {x}_power = Exp ({x}_minus)
+        {x}_one = Constant <value = float {{1.0}}> ()
+        {x}_divisor = Add ({x}_power, {x}_one)
+        {x}_sigmoid = Div ({x}_one, {x}_divisor)
+        {y} = Where (is_sigmoid, {x}_sigmoid, {x}_softmax)"""
+
+
 def body(opset: int) -> ir.Function:
     """The meaning in standard ONNX. N may be 0.
 
-    All three scores are computed and one is kept: N * E values are cheap, and there is no control flow.
-    The sigmoid is spelled with Exp, because onnxruntime's own is off by 1e-4 of its value at -8, by all of it at -18.
+    Both scores are computed and one is kept: N * E values are cheap, and there is no control flow.
     """
     return parse(
         f"""{NAME} <k, groups: int = 1, k_group: int = 1, group_top: int = 1, score: string = "softmax",
-        renormalize: int = 0, scale: float = 1.0, epsilon: float = 0.0, mask_value: float = -inf>
+        after_top_k: int = 0, renormalize: int = 0, scale: float = 1.0, epsilon: float = 0.0, mask_value: float = -inf>
         (logits, bias) => (weights, ids) {{
         {int_attribute("k", "k_tensor")}
         {int_attribute("groups", "groups_tensor")}
         {int_attribute("k_group", "k_group_tensor")}
         {int_attribute("group_top", "group_top_tensor")}
-        {string_attribute("score", ("softmax", "sigmoid", "softmax_after"), ("is_softmax", "is_sigmoid", "is_after"))}
+        {attribute_is("score", "sigmoid", "is_sigmoid")}
         wide = Cast <to = 1> (logits)
-        softmax = Softmax <axis = -1> (wide)
-        falling = Neg (wide)
-        power = Exp (falling)
-        one = Constant <value = float {{1.0}}> ()
-        divisor_of_one = Add (power, one)
-        sigmoid = Div (one, divisor_of_one)
-        softmax_or_wide = Where (is_softmax, softmax, wide)
-        scores = Where (is_sigmoid, sigmoid, softmax_or_wide)
+        {int_attribute("after_top_k", "after_tensor")}
+        is_after = Cast <to = 9> (after_tensor)
+        {_scored("wide", "all_scores")}
+        scores = Where (is_after, wide, all_scores)
         bias_wide = Cast <to = 1> (bias)
         biased = Add (scores, bias_wide)
 
@@ -64,16 +74,16 @@ def body(opset: int) -> ir.Function:
         inside = ConstantOfShape <value = bool[1] {{1}}> (best_shape)
         groups_shape = Shape (group_scores)
         nowhere = ConstantOfShape <value = bool[1] {{0}}> (groups_shape)
-        stays = ScatterElements <axis = -1> (nowhere, best, inside)
+        stays = ScatterElements <axis = 1> (nowhere, best, inside)
         stays_column = Unsqueeze (stays, last)
         mask = Constant <value_float: float = @mask_value> ()
         masked_groups = Where (stays_column, grouped, mask)
         masked = Reshape (masked_groups, shape)
 
         selected, ids = TopK <axis = -1> (masked, k_tensor)
-        raw = GatherElements <axis = -1> (scores, ids)
-        raw_softmax = Softmax <axis = -1> (raw)
-        unscaled = Where (is_after, raw_softmax, raw)
+        raw = GatherElements <axis = 1> (scores, ids)
+        {_scored("raw", "late")}
+        unscaled = Where (is_after, late, raw)
         total = ReduceSum <keepdims = 1> (unscaled, last)
         small = Constant <value_float: float = @epsilon> ()
         divisor = Add (total, small)

@@ -33,7 +33,7 @@ outputs = session.run(None, feeds)
 operands = sum(array.nbytes for array in (*feeds.values(), *outputs))
 print((status("VmHWM") - before) / operands)
 """
-TOKENS, SLOTS, EXPERTS, H, N = 512, 8, 16, 512, 768
+TOKENS, SLOTS, EXPERTS, H, N = 1024, 8, 16, 512, 768
 
 
 def _operands(name: str) -> tuple[list[np.ndarray], dict, int]:

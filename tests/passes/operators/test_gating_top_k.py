@@ -26,12 +26,14 @@ def check(run_outputs, opset, logits, bias, attributes):
 
 @pytest.mark.parametrize("opset", OPSETS)
 @pytest.mark.parametrize("score", SCORES)
+@pytest.mark.parametrize("after_top_k", [0, 1])
 @pytest.mark.parametrize("tokens", [0, 1, 33])
-def test_body_equals_kernel(run_outputs, tokens, score, opset):
+def test_body_equals_kernel(run_outputs, tokens, after_top_k, score, opset):
     rng = np.random.default_rng(tokens)
     logits, bias = rng.standard_normal((tokens, 32), np.float32), rng.standard_normal(32, np.float32)
-    check(run_outputs, opset, logits, np.zeros(1, np.float32), {"k": 1, "score": score})
-    grouped = {"k": 6, "groups": 8, "k_group": 3, "group_top": 2, "score": score}
+    scoring = {"score": score, "after_top_k": after_top_k}
+    check(run_outputs, opset, logits, np.zeros(1, np.float32), {"k": 1, **scoring})
+    grouped = {"k": 6, "groups": 8, "k_group": 3, "group_top": 2, **scoring}
     weighting = {"renormalize": 1, "epsilon": 1e-20, "scale": 2.5}
     check(run_outputs, opset, logits, bias, {**grouped, **weighting})
     check(run_outputs, opset, logits, bias, {**grouped, "mask_value": 0.0})
@@ -55,7 +57,8 @@ def gatings(draw):
         "groups": groups,
         "k_group": k_group,
         "group_top": group_top,
-        "score": draw(st.sampled_from(SCORES)),
+        "score": draw(st.sampled_from(sorted(SCORES))),
+        "after_top_k": draw(st.integers(0, 1)),
         "renormalize": draw(st.integers(0, 1)),
         "mask_value": draw(st.sampled_from([-math.inf, 0.0])),
     }
