@@ -32,15 +32,16 @@ class AbsorbWeightTranspose(ir.passes.InPlacePass):
         modified = False
         for node in model.graph:
             weight = node.inputs[0] if node.op_type == "Transpose" and node.domain == "" else None
-            if weight is None or weight.shape is None or constant_of(weight) is None or not _feeds_products(node):
+            tensor = constant_of(weight)
+            if weight is None or tensor is None or not weight.is_initializer() or not _feeds_products(node):
                 continue
-            rank = len(weight.shape)
+            rank = len(tensor.shape)
             if rank < 2 or attribute(node, "perm") is None:
                 continue
             if list(attribute(node, "perm")) != [*range(rank - 2), rank - 1, rank - 2]:
                 continue
             if weight not in turned:
-                turned[weight] = _new_weight(model.graph, weight, names)
+                turned[weight] = _new_weight(model.graph, weight, tensor, names)
             else:
                 provenance.inherit(turned[weight], [node.outputs[0], weight], RULE)
             node.outputs[0].replace_all_uses_with(turned[weight])
@@ -58,12 +59,9 @@ def _feeds_products(node: ir.Node) -> bool:
     return bool(uses) and not result.is_graph_output() and all(n.op_type == "MatMul" and i == 1 for n, i in uses)
 
 
-def _new_weight(graph: ir.Graph, weight: ir.Value, names: Names) -> ir.Value:
-    tensor = weight.const_value
-    assert tensor is not None
-    assert weight.shape is not None
+def _new_weight(graph: ir.Graph, weight: ir.Value, tensor: ir.TensorProtocol, names: Names) -> ir.Value:
     name = names.unique(f"{weight.name}/transposed")
-    dims = weight.shape.numpy()
+    dims = tensor.shape.numpy()
     shape = ir.Shape([*dims[:-2], dims[-1], dims[-2]])
     if is_stored(tensor):
         turned: ir.TensorProtocol = tensor.transposed()
@@ -75,7 +73,7 @@ def _new_weight(graph: ir.Graph, weight: ir.Value, names: Names) -> ir.Value:
             shape=shape,
             name=name,
         )
-    value = ir.Value(name=name, shape=shape, type=weight.type, const_value=turned)
+    value = ir.Value(name=name, shape=shape, type=ir.TensorType(tensor.dtype), const_value=turned)
     provenance.inherit(value, [weight], RULE)
     graph.register_initializer(value)
     return value

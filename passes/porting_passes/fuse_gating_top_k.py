@@ -45,7 +45,7 @@ def _match(trail: Trail, node: ir.Node) -> dict[str, Any]:
         trail.require(len(readers) == 1)
         (gather,) = readers
         trail.require(gather.inputs[1] is ids and attribute(gather, "axis", 0) in (-1, 1))
-        biased, limits = _within_groups(trail, node.inputs[0])
+        biased, limits = _within_groups(trail, node.inputs[0], k)
         scores = gather.inputs[0]
         if biased is not scores:
             add = trail.up(biased, "Add")
@@ -81,7 +81,7 @@ def _scores(trail: Trail, value: ir.Value | None) -> dict[str, Any]:
     return {"logits": logits, "score": node.op_type.lower()}
 
 
-def _within_groups(trail: Trail, value: ir.Value | None) -> tuple[ir.Value | None, dict[str, Any]]:
+def _within_groups(trail: Trail, value: ir.Value | None, k: int) -> tuple[ir.Value | None, dict[str, Any]]:
     """The biased scores, and the groups that a mask over them leaves."""
     where = trail.peek(value, "Where")
     if where is None:
@@ -115,7 +115,10 @@ def _within_groups(trail: Trail, value: ir.Value | None) -> tuple[ir.Value | Non
     assert dims is not None
     assert isinstance(experts, int)
     trail.require(isinstance(dims[1], int) and isinstance(dims[2], int) and dims[1] * dims[2] == experts)
-    limits = {"groups": dims[1], "k_group": _count(trail, best), "group_top": top, "mask_value": number}
+    groups = dims[1]
+    assert isinstance(groups, int)
+    trail.require(k <= _count(trail, best) * (experts // groups))
+    limits = {"groups": groups, "k_group": _count(trail, best), "group_top": top, "mask_value": number}
     return inside, limits
 
 
