@@ -49,6 +49,11 @@ class DeclaredTensor:
         return ir.Shape(self._dims)
 
     @property
+    def raw(self) -> None:
+        """Nothing lies behind it."""
+        return None
+
+    @property
     def size(self) -> int:
         """Elements."""
         return math.prod(self._dims)

@@ -37,7 +37,7 @@ def _match(trail: Trail, node: ir.Node) -> dict[str, Any]:
         if after is not None:
             trail.require(attribute(after, "axis", -1) in (-1, 1))
             weights = trail.follow(after)
-            found |= {"logits": node.inputs[0], "score": "softmax_after"}
+            found |= {"logits": node.inputs[0], "score": "softmax", "after_top_k": 1}
         else:
             found |= _scores(trail, node.inputs[0])
     else:
@@ -216,7 +216,8 @@ REWRITES = (
 class FuseGatingTopK(RewritePass):
     """Router logits -> the k experts of each token and their weights, as one operator.
 
-    1. Softmax, TopK (Qwen2-MoE, Qwen3-MoE, Mixtral): score softmax. 2. TopK, Softmax (gpt-oss): score softmax_after.
+    1. Softmax, TopK (Qwen2-MoE, Qwen3-MoE, Mixtral): score softmax.
+    2. TopK, Softmax (gpt-oss): the same after the selection.
     3. Sigmoid, bias, TopK, and the unbiased scores gathered (GLM-4-MoE); with a mask that leaves the k_group groups of
        the largest sums of their group_top best scores, or of the largest maximum (DeepSeek-V3). What the mask writes
        becomes mask_value: -inf in transformers 5 and in DeepSeek's own code, 0 in transformers 4.

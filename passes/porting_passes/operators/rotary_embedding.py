@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
-from porting_passes.operators.function_text import parse, string_attribute
+from porting_passes.operators.function_text import attribute_is, parse
 
 NAME = "RotaryEmbedding"
 DOMAIN = "porting"
@@ -25,7 +25,8 @@ def body(opset: int) -> ir.Function:
     """
     return parse(
         f"""{NAME} <layout: string = "half"> (x, cos, sin) => (y) {{
-        {string_attribute("layout", ("half", "interleaved"), ("is_half", "is_interleaved"))}
+        {attribute_is("layout", "half", "is_half")}
+        {attribute_is("layout", "interleaved", "is_interleaved")}
         zero = Constant <value = int64[1] {{0}}> ()
         one = Constant <value = int64[1] {{1}}> ()
         two = Constant <value = int64[1] {{2}}> ()
