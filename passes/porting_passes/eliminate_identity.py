@@ -42,6 +42,11 @@ def _cast(node: ir.Node) -> bool:
     return source is not None and source.dtype is not None and source.dtype == node.attributes["to"].as_int()
 
 
+def _cast_like(node: ir.Node) -> bool:
+    source, like = node.inputs
+    return source is not None and like is not None and source.dtype is not None and source.dtype == like.dtype
+
+
 def _dropout(node: ir.Node) -> bool:
     """Inference mode: absent or constant false ``training_mode``, and nobody reads the mask."""
     if len(node.outputs) > 1 and (node.outputs[1].uses() or node.outputs[1].is_graph_output()):
@@ -97,6 +102,7 @@ def _tile(node: ir.Node) -> bool:
 _TESTS: dict[str, Callable[[ir.Node], bool]] = {
     "Identity": lambda node: True,
     "Cast": _cast,
+    "CastLike": _cast_like,
     "Dropout": _dropout,
     "Transpose": _transpose,
     "Concat": _single,

@@ -19,6 +19,7 @@ from porting_passes import provenance
 from porting_passes.contract import EXACT, Contract, Example
 from porting_passes.schemas import exists
 from porting_passes.scopes import Scope, scopes, subgraphs
+from porting_passes.search import Search, SearchRule
 from porting_passes.splice import Names, ReplacementTape, discard, splice
 
 __all__ = ["EXACT", "Applied", "Contract", "Example", "Rewrite", "RewritePass", "RewriteResult"]
@@ -115,8 +116,10 @@ def _above(node: ir.Node) -> frozenset[tuple[int, str]]:
 
 
 @functools.cache
-def _compile(rewrite: Rewrite) -> tuple[_Rule, ...]:
+def _compile(rewrite: Rewrite | Search) -> tuple[_Rule | SearchRule, ...]:
     """Once a process: tracing the patterns of all fusions takes as long as rewriting a small network with them."""
+    if isinstance(rewrite, Search):
+        return (SearchRule(rewrite),)
     graph_pattern = patterns.Pattern(rewrite.pattern)._target_pattern
     variants = graph_pattern.commute() if rewrite.commute else [graph_pattern]
     return tuple(_Rule(rewrite, variant) for variant in variants)
@@ -131,11 +134,11 @@ class RewritePass(ir.passes.InPlacePass):
     3. A rule is not offered a node that it made itself, so the pass ends.
     """
 
-    def __init__(self, rewrites: Sequence[Rewrite], *, accepts: Accepts | None = None) -> None:
+    def __init__(self, rewrites: Sequence[Rewrite | Search], *, accepts: Accepts | None = None) -> None:
         super().__init__()
         self.rewrites = tuple(rewrites)
         self._accepts = accepts
-        self._index: dict[tuple[str, str] | None, list[_Rule]] = {}
+        self._index: dict[tuple[str, str] | None, list[_Rule | SearchRule]] = {}
         rules = [rule for rewrite in self.rewrites for rule in _compile(rewrite)]
         for key in {rule.root for rule in rules}:
             self._index[key] = [rule for rule in rules if rule.root in (key, None)]
@@ -184,7 +187,7 @@ class RewritePass(ir.passes.InPlacePass):
 
     def _try(
         self,
-        rule: _Rule,
+        rule: _Rule | SearchRule,
         model: ir.Model,
         root: Scope,
         scope: Scope,
@@ -207,6 +210,8 @@ class RewritePass(ir.passes.InPlacePass):
         if len(new_outputs) != len(match.outputs):
             raise ValueError(f"rewrite {rewrite.name} gave {len(new_outputs)} values for {len(match.outputs)}")
         sources = _sources(match.outputs)
+        if positions is not None and node not in match.nodes:  # the root stays: the last of the others is the place
+            node = max(match.nodes, key=positions.__getitem__)
         if not splice(scope, node, match.nodes, match.outputs, tape, new_outputs, rewrite.name, names, positions):
             discard(tape.nodes)
             return None

@@ -6,7 +6,8 @@ size reads the headers of its files and nothing else.
 
 from __future__ import annotations
 
-from typing import Protocol, TypeGuard
+from collections.abc import Sequence
+from typing import Any, Protocol, TypeGuard
 
 import onnx_ir as ir
 
@@ -14,8 +15,17 @@ import onnx_ir as ir
 class StoredTensor(ir.TensorProtocol, Protocol):
     """A tensor of ONNX whose ``numpy()`` reads files."""
 
-    def converted(self, dtype: ir.DataType, name: str) -> ir.TensorProtocol:
+    def converted(self, dtype: ir.DataType, name: str) -> StoredTensor:
         """The same numbers in another floating type, rounded once from what is stored. Reads nothing."""
+        ...
+
+    def transposed(self) -> StoredTensor:
+        """The last two axes swapped. Reads nothing."""
+        ...
+
+    @staticmethod
+    def concatenated(views: Sequence[Any], axis: int = 0) -> StoredTensor:
+        """Tensors of this kind, of one dtype, one after the other along an axis. Reads nothing."""
         ...
 
 

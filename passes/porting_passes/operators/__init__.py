@@ -19,10 +19,12 @@ from porting_passes.operators import (
     grouped_matmul,
     integer_conv,
     integer_matmul,
+    mla_attention,
     moe_combine,
     moe_dispatch,
     quantize,
     rms_norm,
+    rotary_embedding,
     swiglu,
 )
 
@@ -38,6 +40,8 @@ _MODULES = (
     moe_dispatch,
     grouped_matmul,
     moe_combine,
+    rotary_embedding,
+    mla_attention,
 )
 
 BODIES: dict[tuple[str, str], Callable[[int], ir.Function]] = {

@@ -57,9 +57,9 @@ def attribute_is(attribute: str, word: str, result: str) -> str:
     Equal takes no strings before opset 19; TfIdfVectorizer counts, at every opset, how often a word occurs.
     """
     return f"""
-        {attribute}_scalar = Constant <value_string: string = @{attribute}> ()
-        {attribute}_shape = Constant <value = int64[1] {{1}}> ()
-        {attribute}_words = Reshape ({attribute}_scalar, {attribute}_shape)
-        {attribute}_count = TfIdfVectorizer <mode = "TF", min_gram_length = 1, max_gram_length = 1, max_skip_count = 0,
-            ngram_counts = [0], ngram_indexes = [0], pool_strings = ["{word}"]> ({attribute}_words)
-        {result} = Cast <to = 9> ({attribute}_count)"""
+        {result}_scalar = Constant <value_string: string = @{attribute}> ()
+        {result}_shape = Constant <value = int64[1] {{1}}> ()
+        {result}_words = Reshape ({result}_scalar, {result}_shape)
+        {result}_count = TfIdfVectorizer <mode = "TF", min_gram_length = 1, max_gram_length = 1, max_skip_count = 0,
+            ngram_counts = [0], ngram_indexes = [0], pool_strings = ["{word}"]> ({result}_words)
+        {result} = Cast <to = 9> ({result}_count)"""
