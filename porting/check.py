@@ -66,7 +66,7 @@ def check_source(source: Source, target: Target, *, as_is: bool = False) -> Chec
 
     With a quantizing scheme every activation is given the range -1..1: legality does not depend on it.
     """
-    pipeline = Pipeline(source.model.clone(), target)
+    pipeline = Pipeline(source.model.clone(), target, language_model=source.is_language_model)
     pipeline.bind(source.dims)
     if as_is:
         failures = _judge_all(pipeline)

@@ -14,6 +14,7 @@ from porting_passes.canonicalize import Canonicalize
 from porting_passes.convert_dtype import ConvertDtype
 from porting_passes.convert_opset import ConvertOpset
 from porting_passes.fusions import fusions
+from porting_passes.language_model_fusions import language_model_fusions
 from porting_passes.legalize import Failure, Legalize
 from porting_passes.lower_to_surface import LowerToSurface
 from porting_passes.materialize_reshape import MaterializeReshape
@@ -36,6 +37,7 @@ class Pipeline:
 
     dims: intervals of the symbols that stay. applied, passes: what was done, in order. failures: every node without a
     legal form. allowed: nodes of unknown legality that the user lets through. quantized, kept: what the scheme did.
+    language_model: fuse to the grain of language models too, where the surface takes composite operators.
     """
 
     model: ir.Model
@@ -47,6 +49,7 @@ class Pipeline:
     allowed: list[Failure] = dataclasses.field(default_factory=list)
     quantized: list[QuantizedNode] = dataclasses.field(default_factory=list)
     kept: list[KeptFloat] = dataclasses.field(default_factory=list)
+    language_model: bool = False
 
     def bind(self, dims: Mapping[str, tuple[int, int]]) -> None:
         """Fix and bound the input shapes: what came with the source, then what the user says."""
@@ -65,6 +68,8 @@ class Pipeline:
         if self.failures:
             return
         self._then_canonicalize(ConvertOpset(opset))
+        if self.language_model:
+            self._then_canonicalize(*language_model_fusions(accepts=accepts))
         self._then_canonicalize(*fusions(accepts=accepts))
         self._legalize()
 

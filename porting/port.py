@@ -69,7 +69,7 @@ def port(request: Request, say: Say = lambda line: None) -> Parity | None:
     with claim(request.out, force=request.force) as folder:
         say(f"import    {request.source}")
         source = frontends.load(request.source)
-        pipeline = Pipeline(source.model.clone(), target)
+        pipeline = Pipeline(source.model.clone(), target, language_model=source.is_language_model)
         pipeline.bind(source.dims)
         unrewritten = pipeline.model.clone()
         calibration, samples, inputs = _data(request, source, unrewritten, pipeline.dims)
