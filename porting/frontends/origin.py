@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import os
 import re
+import sys
 
 import onnx_ir as ir
 
@@ -58,9 +59,13 @@ def _place(node: ir.Node) -> tuple[str | None, str | None, str | None, int | Non
 
 
 def _relative(file: str) -> str:
-    """Paths below the current folder are written from there: a port does not tell where the user works."""
-    folder = os.getcwd() + os.sep
-    return file[len(folder) :] if file.startswith(folder) else file
+    """Paths below the current folder, or below where Python finds packages, are written from there.
+
+    A port does not tell where the user works, and is the same wherever that is.
+    """
+    folders = [os.getcwd(), *(path for path in sys.path if os.path.isabs(path))]
+    above = [folder for folder in folders if file.startswith(folder.rstrip(os.sep) + os.sep)]
+    return os.path.relpath(file, max(above, key=len)) if above else file
 
 
 def _list(text: str | None) -> list[str]:
