@@ -11,6 +11,7 @@ import onnx
 import onnx_ir as ir
 
 from porting_kernels.errors import ShapeError
+from porting_passes.constants import stays_on_disk
 from porting_passes.scopes import subgraphs
 
 _MADE_UP = re.compile(r"unk__\d+")
@@ -113,7 +114,7 @@ def _without_weights(model: ir.Model) -> Iterator[None]:
     for graph in model.graphs():
         for value in graph.initializers.values():
             tensor = value.const_value
-            if tensor is not None and tensor.nbytes > SMALL:
+            if tensor is not None and (tensor.nbytes > SMALL or stays_on_disk(tensor)):
                 kept.append((value, tensor))
                 value.const_value = None
     try:
