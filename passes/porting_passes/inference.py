@@ -171,7 +171,7 @@ def _infer(node: ir.Node, opset: int) -> list[OutputType]:
             continue
         types[name] = onnx.helper.make_tensor_type_proto(value.dtype.value, dims_of(value))
         tensor = constant_tensor(value)
-        if tensor is not None and tensor.size <= SMALL:
+        if tensor is not None and tensor.size <= SMALL and not is_stored(tensor):
             data[name] = ir.serde.serialize_tensor(tensor)
     imports = [onnx.helper.make_opsetid(node.domain, opset)]
     try:

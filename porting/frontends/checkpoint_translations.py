@@ -136,8 +136,6 @@ def index(x: Value, indices: Sequence[Value | None]) -> Value:
         assert ids is not None
         if ids.dtype in (ir.DataType.INT32, ir.DataType.INT64):
             return op.Gather(x, ids, axis=given[0])
-    if any(value is not None and value.dtype == ir.DataType.BOOL for value in indices):
-        return stock.aten_index_bool(x, indices)
     return stock.aten_index(x, indices)
 
 
@@ -147,8 +145,6 @@ def index_put(x: Value, indices: Sequence[Value | None], values: Value, accumula
         ids = indices[0]
         if ids.dtype == ir.DataType.INT64 and ids.shape is not None and values.shape == ids.shape:
             return op.ScatterElements(x, ids, values, axis=0)
-    if any(value is not None and value.dtype == ir.DataType.BOOL for value in indices):
-        return stock.aten_index_put_bool(x, indices, values, accumulate)
     return stock.aten_index_put(x, indices, values, accumulate)
 
 
@@ -157,7 +153,7 @@ def floor_divide(x: Any, other: Any) -> Value:
     producer = x.producer() if isinstance(x, ir.Value) else None
     if producer is not None and producer.op_type == "TopK" and x.index() == 1 and isinstance(other, int) and other > 0:
         return op.Div(x, op.Constant(value_int=other))
-    return stock.aten_floor_divide_int(x, other) if _is_integer(x) else stock.aten_floor_divide(x, other)
+    return stock.aten_floor_divide(x, other)
 
 
 def sort(x: Value, dim: int = -1, descending: bool = False) -> tuple[Value, Value]:
