@@ -38,6 +38,7 @@ def _clip_by_relu(b: Builder, node: ir.Node) -> Sequence[ir.Value]:
 
 def _binary_chain(op_type: str) -> Callable[[Builder, ir.Node], Sequence[ir.Value]]:
     def build(b: Builder, node: ir.Node) -> Sequence[ir.Value]:
+        """Of one operand: that operand."""
         result = required(node, 0)
         for index in range(1, len(node.inputs)):
             result = b.emit(op_type, [result, required(node, index)])[0]
@@ -46,8 +47,8 @@ def _binary_chain(op_type: str) -> Callable[[Builder, ir.Node], Sequence[ir.Valu
     return build
 
 
-def _more_than_two(node: ir.Node, opset: int) -> str | None:
-    return None if len(node.inputs) > 2 else "it has fewer than three operands"
+def _not_two(node: ir.Node, opset: int) -> str | None:
+    return None if len(node.inputs) != 2 else "it has two operands"
 
 
 def _two(node: ir.Node, opset: int) -> str | None:
@@ -107,8 +108,11 @@ def _min_by_where(b: Builder, node: ir.Node) -> Sequence[ir.Value]:
 
 
 def _same_dims(node: ir.Node, opset: int) -> str | None:
-    first, second = (static_dims(value) for value in node.inputs[:2])
-    return _two(node, opset) or (None if first is not None and first == second else "the extents are not equal")
+    problem = _two(node, opset)
+    if problem is not None:
+        return problem
+    first, second = (static_dims(value) for value in node.inputs)
+    return None if first is not None and first == second else "the extents are not equal"
 
 
 def _by_stack(op_type: str) -> Callable[[Builder, ir.Node], Sequence[ir.Value]]:
@@ -162,10 +166,11 @@ DECOMPOSITIONS = (
             examples(
                 op_type,
                 case("three", *_ROWS, Run((3, 1))),
+                case("one", Run((3, 5))),
                 Case("two", _ROWS, applies=False, opsets=(13,)),
                 dtypes=_SAFE,
             ),
-            _more_than_two,
+            _not_two,
         )
         for op_type in ("Max", "Min")
     ),
@@ -200,6 +205,7 @@ DECOMPOSITIONS = (
                 op_type,
                 case("equal extents", Run((3, 5)), Run((3, 5))),
                 Case("rows", _ROWS, applies=False, opsets=(13,)),
+                Case("one operand", (Run((3, 5)),), applies=False, opsets=(13,)),
                 dtypes=_SAFE,
             ),
             _same_dims,

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 import onnx_ir as ir
 
+from porting_kernels import dtypes
+from porting_kernels.constants import range_
 from porting_passes.builder import Builder
 from porting_passes.contract import EXACT
 from porting_passes.decomposition import Case, Decomposition, Run, case, examples
@@ -68,14 +70,10 @@ def _counted(node: ir.Node, opset: int) -> str | None:
 
 
 def _range(b: Builder, node: ir.Node) -> Sequence[ir.Value]:
-    """start + i * delta, each in the dtype of the operands; ceil((limit - start) / delta) elements."""
-    start, limit, delta = (small_constant(value) for value in node.inputs)
-    assert start is not None
-    assert limit is not None
-    assert delta is not None
-    count = max(int(np.ceil((limit - start) / delta)), 0)
-    steps = np.arange(count).astype(start.dtype)
-    return [b.constant(start + steps * delta, b.dtype_of(required(node, 0)))]
+    """What the kernel counts: how many elements there are turns on the last bit of a quotient."""
+    parts = [small_constant(value) for value in node.inputs]
+    counted = range_(*(dtypes.to_torch(part.reshape(())) for part in parts if part is not None))
+    return [b.constant(dtypes.to_numpy(counted), b.dtype_of(required(node, 0)))]
 
 
 def _int(*values: int) -> tuple[np.ndarray, ...]:
@@ -119,7 +117,14 @@ DECOMPOSITIONS = (
         "Range",
         _range,
         EXACT,
-        examples("Range", case("down", *_int(7, 0, -2)), case("up", *_int(0, 5, 1)), dtypes=_FLOAT),
+        examples(
+            "Range",
+            case("down", *_int(7, 0, -2)),
+            case("up", *_int(0, 5, 1)),
+            case("the limit is almost met", *(np.array(v, np.float32) for v in (0, 0.3, 0.1))),
+            case("none", *_int(5, 0, 1)),
+            dtypes=_FLOAT,
+        ),
         _counted,
     ),
 )

@@ -67,7 +67,9 @@ def explicit_pads(node: ir.Node) -> list[int] | str:
         return [0] * (2 * spatial)
     if mode == "NOTSET":
         return list(attribute(node, "pads", [0] * (2 * spatial)))
-    kernel = attribute(node, "kernel_shape") or (dims_of(node.inputs[1]) or ())[2:]  # type: ignore[arg-type]
+    kernel = attribute(node, "kernel_shape") or (dims_of(required(node, 1)) or ())[2:]
+    if len(kernel) != spatial or not all(isinstance(k, int) for k in kernel):
+        return "an extent of the kernel is unknown"
     strides = attribute(node, "strides", [1] * spatial)
     dilations = attribute(node, "dilations", [1] * spatial)
     begins, ends = [], []
@@ -165,6 +167,13 @@ DECOMPOSITIONS = (
             case("same upper", Run((1, 2, 6, 7)), _weight(3, 2, 3, 2), auto_pad="SAME_UPPER", strides=[2, 2]),
             case("same lower", Run((1, 2, 6, 7)), _weight(3, 2, 4, 2), auto_pad="SAME_LOWER"),
             case("valid", Run((1, 2, 6, 7)), _weight(3, 2, 3, 2), auto_pad="VALID"),
+            Case(
+                "kernel of unknown extents",
+                (Run((1, 2, 6, 7)), Run((3, 2, "k", "l"))),
+                {"auto_pad": "SAME_UPPER"},
+                applies=False,
+                opsets=(13,),
+            ),
             Case("explicit", (Run((1, 2, 6)), _weight(3, 2, 3)), {"pads": [1, 1]}, applies=False, opsets=(13,)),
             dtypes=_FLOAT,
         ),

@@ -11,7 +11,7 @@ from porting_passes.builder import Builder
 from porting_passes.contract import EXACT, Contract
 from porting_passes.decomposition import Case, Decomposition, Run, case, examples
 from porting_passes.inference import constant_tensor, dims_of
-from porting_passes.node_facts import attribute, operand, rank, required, small_constant, static_dims
+from porting_passes.node_facts import attribute, is_constant, operand, rank, required, small_constant, static_dims
 
 _FLOAT = (ir.DataType.FLOAT,)
 _COPIES = 64
@@ -105,8 +105,12 @@ def _blendable(node: ir.Node, opset: int) -> str | None:
     if dtype is None or not dtype.is_floating_point():
         return "the operands are not known to be floating point"
     for value in node.inputs[1:]:
+        if not is_constant(value):
+            continue
         constant = small_constant(value)
-        if constant is not None and not np.isfinite(constant).all():
+        if constant is None:
+            return "a constant of more than 64 elements may hold infinities, which a product with 0 does not remove"
+        if not np.isfinite(constant.astype(np.float64)).all():
             return "an operand holds infinities or NaN, which a product with 0 does not remove"
     return None
 
@@ -200,7 +204,16 @@ DECOMPOSITIONS = (
         "Where",
         _where_by_blend,
         _ZERO_SIGN,
-        examples("Where", case("mask", np.eye(3, 5, dtype=bool), Run((3, 5)), Run((5,)))),
+        examples(
+            "Where",
+            case("mask", np.eye(3, 5, dtype=bool), Run((3, 5)), Run((5,))),
+            Case(
+                "large mask of infinities",
+                (np.tri(9, dtype=bool), Run((9, 9)), np.full((9, 9), -np.inf, np.float32)),
+                applies=False,
+                opsets=(13,),
+            ),
+        ),
         _blendable,
         last_resort=True,
     ),

@@ -21,14 +21,16 @@ def _unknown_rank(node: ir.Node, opset: int) -> str | None:
     return "the rank of the input is unknown" if rank(node.inputs[0]) is None else None
 
 
+def _stash(node: ir.Node) -> ir.DataType:
+    return ir.DataType(attribute(node, "stash_type", 1))
+
+
 def _wide(b: Builder, node: ir.Node) -> tuple[ir.Value, list[int]]:
-    """The input in the dtype that the statistics are computed in (attribute stash_type), and the axes."""
+    """The input in the dtype that the statistics are computed in (stash_type, but float64 stays), and the axes."""
     x = required(node, 0)
     dims = b.rank_of(x)
     axis = attribute(node, "axis", -1) % dims
-    narrow = b.dtype_of(x) in (ir.DataType.FLOAT16, ir.DataType.BFLOAT16)
-    stash = ir.DataType(attribute(node, "stash_type", 1))
-    return (b.cast(x, stash) if narrow else x), list(range(axis, dims))
+    return (x if b.dtype_of(x) == ir.DataType.DOUBLE else b.cast(x, _stash(node))), list(range(axis, dims))
 
 
 def _layer_norm(b: Builder, node: ir.Node) -> Sequence[ir.Value | None]:
@@ -42,9 +44,9 @@ def _layer_norm(b: Builder, node: ir.Node) -> Sequence[ir.Value | None]:
     bias = operand(node, 2)
     results: list[ir.Value | None] = [y if bias is None else b.Add(y, bias), None, None]
     if len(node.outputs) > 1 and used(node.outputs[1]):
-        results[1] = mean
+        results[1] = b.cast(mean, _stash(node))
     if len(node.outputs) > 2 and used(node.outputs[2]):
-        results[2] = b.Reciprocal(deviation)
+        results[2] = b.cast(b.Reciprocal(deviation), _stash(node))
     return results[: len(node.outputs)]
 
 
@@ -68,6 +70,12 @@ DECOMPOSITIONS = (
             case("no bias", Run((2, 8)), _SCALE, epsilon=1e-3),
             case("two axes", Run((2, 2, 8)), np.stack([_SCALE, _BIAS]), np.stack([_BIAS, _SCALE]), axis=1),
             Case("statistics", (Run((2, 8)), _SCALE, _BIAS), outputs=3, dtypes=(ir.DataType.FLOAT,)),
+            Case(
+                "float64 with float32 statistics",
+                (Run((2, 8), ir.DataType.DOUBLE), _SCALE.astype(np.float64)),
+                outputs=3,
+                dtypes=(ir.DataType.FLOAT,),
+            ),
         ),
         _unknown_rank,
     ),

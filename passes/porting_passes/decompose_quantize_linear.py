@@ -73,7 +73,7 @@ def _quantize(b: Builder, node: ir.Node) -> Sequence[ir.Value]:
 def _dequantize(b: Builder, node: ir.Node) -> Sequence[ir.Value]:
     """(x - zero) * scale; the difference is exact in float32 for codes of up to 16 bits."""
     scale, zero = required(node, 1), operand(node, 2)
-    dtype = b.dtype_of(scale)
+    dtype = ir.DataType(attribute(node, "output_dtype", 0) or b.dtype_of(scale))
     codes = b.cast(required(node, 0), ir.DataType.FLOAT)
     if zero is not None:
         codes = b.Sub(codes, _along_axis(b, node, b.cast(zero, ir.DataType.FLOAT)))
@@ -114,6 +114,7 @@ DECOMPOSITIONS = (
             case("no zero point", _CODES, _SCALE),
             case("per channel", _CODES, _SCALES, _ZEROS, axis=1),
             Case("int32", (Run((2, 3), ir.DataType.INT32), _SCALE)),
+            Case("narrower result", (_CODES, _SCALE), {"output_dtype": ir.DataType.FLOAT16.value}, opsets=(24,)),
             dtypes=_FLOAT,
         ),
         _dequantize_applies,

@@ -42,7 +42,8 @@ def _depth_to_space(b: Builder, node: ir.Node) -> Sequence[ir.Value]:
 
 def _space_to_depth(b: Builder, node: ir.Node) -> Sequence[ir.Value]:
     c, h, w, s = _chw(node)
-    parts = b.transpose(b.reshape(required(node, 0), [0, c, h // s, s, w // s, s]), [0, 3, 5, 1, 2, 4])
+    perm = [0, 3, 5, 1, 2, 4] if attribute(node, "mode", "DCR") == "DCR" else [0, 1, 3, 5, 2, 4]
+    parts = b.transpose(b.reshape(required(node, 0), [0, c, h // s, s, w // s, s]), perm)
     return [b.reshape(parts, [0, c * s * s, h // s, w // s])]
 
 
@@ -78,7 +79,7 @@ def axes_of(node: ir.Node) -> list[int] | None:
     axes = attribute(node, "axes")
     if axes is None:
         given = small_constant(operand(node, 1))
-        axes = None if given is None else given.tolist()
+        axes = None if given is None else given.reshape(-1).tolist()
     return None if axes is None else list(axes)
 
 
@@ -164,7 +165,12 @@ DECOMPOSITIONS = (
         "SpaceToDepth",
         _space_to_depth,
         EXACT,
-        examples("SpaceToDepth", case("image", Run((2, 3, 4, 6)), blocksize=2), dtypes=_FLOAT),
+        examples(
+            "SpaceToDepth",
+            case("depth first", Run((2, 3, 4, 6)), blocksize=2),
+            Case("column first", (Run((2, 3, 4, 6)),), {"blocksize": 2, "mode": "CRD"}, opsets=(28,)),
+            dtypes=_FLOAT,
+        ),
         _blocks,
     ),
     Decomposition(
@@ -202,6 +208,7 @@ DECOMPOSITIONS = (
             "Unsqueeze",
             Case("attribute", (Run((2, 4)),), {"axes": [0, 3]}, opsets=(11,)),
             case("input", Run((2, 4)), np.array([-1, 1], np.int64)),
+            case("scalar axis", Run((2, 4)), np.array(1, np.int64)),
             dtypes=_FLOAT,
         ),
     ),

@@ -10,7 +10,7 @@ import onnx_ir as ir
 from porting_passes.builder import Builder
 from porting_passes.contract import Contract
 from porting_passes.decomposition import Case, Decomposition, Run, case, examples
-from porting_passes.node_facts import number, required, small_constant
+from porting_passes.node_facts import is_float32, number, required, small_constant
 
 _X = case("matrix", Run((3, 5)))
 _NARROW = (ir.DataType.FLOAT, ir.DataType.FLOAT16)
@@ -38,7 +38,7 @@ def _one_slope(node: ir.Node, opset: int) -> str | None:
     slope = small_constant(node.inputs[1])
     if slope is None or slope.size == 0 or not (slope == slope.flat[0]).all():
         return "the slope is not a constant with one value in all of at most 64 places"
-    return None
+    return None if is_float32(float(slope.flat[0])) else "the slope is finer than a float32 attribute"
 
 
 def _prelu_by_leaky_relu(b: Builder, node: ir.Node) -> Sequence[ir.Value]:
@@ -123,6 +123,7 @@ DECOMPOSITIONS = (
             "PRelu",
             case("uniform", Run((2, 3, 4)), np.full((3, 1), 0.25, np.float32)),
             Case("varied", (Run((3, 5)), _SLOPES), applies=False),
+            Case("finer than float32", (Run((3, 5), ir.DataType.DOUBLE), np.array([0.1])), applies=False),
         ),
         _one_slope,
     ),

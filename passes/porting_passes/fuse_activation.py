@@ -10,7 +10,8 @@ import numpy as np
 import onnx_ir as ir
 
 from porting_passes.contract import FLOATS, Contract, Example
-from porting_passes.pattern_facts import is_number, number_of, producer
+from porting_passes.node_facts import is_float32
+from porting_passes.pattern_facts import has_dtype, is_number, number_of, producer
 from porting_passes.rewrite import Accepts, Rewrite, RewritePass
 
 _GATE = Contract("tolerance", 1e-6, "the fused operator rounds once where gate and product rounded separately")
@@ -19,6 +20,8 @@ _CLAMP = Contract(
     "ulp", 1, "equal but for the sign of a zero; what clamps make of NaN is not specified", nonfinite=False
 )
 _FLOAT = (ir.DataType.FLOAT,)
+_DTYPES = (ir.DataType.FLOAT, ir.DataType.FLOAT16, ir.DataType.BFLOAT16)
+"""Where 1/6 as a float32 attribute is close enough."""
 
 
 def _text(opset: int, body: str) -> str:
@@ -55,7 +58,11 @@ def _shifted(op: Any, x: Any, three: Any, low: Any, high: Any) -> Any:
 def _is_shifted(context: Any, x: ir.Value, three: ir.Value, low: ir.Value, high: ir.Value, **rest: ir.Value) -> bool:
     six = rest.get("six")
     return (
-        is_number(three, 3, x) and number_of(low) == 0 and is_number(high, 6) and (six is None or is_number(six, 6, x))
+        has_dtype(x, *_DTYPES)
+        and is_number(three, 3, x)
+        and number_of(low) == 0
+        and is_number(high, 6)
+        and (six is None or is_number(six, 6, x))
     )
 
 
@@ -78,7 +85,10 @@ def _known_dtype(x: ir.Value) -> bool:
 
 def _clip(op: Any, x: ir.Value, low: float, high: float) -> ir.Value:
     assert x.dtype is not None
-    ends = [None if np.isinf(end) else op.constant(np.asarray(end).astype(x.dtype.numpy())) for end in (low, high)]
+    ends = [
+        None if end == opened else op.constant(np.asarray(end).astype(x.dtype.numpy()))
+        for end, opened in ((low, -np.inf), (high, np.inf))
+    ]
     result: ir.Value = op.Clip(x, *ends)
     return result
 
@@ -113,7 +123,9 @@ def _clip_ends(op: Any, x: ir.Value, low: ir.Value, high: ir.Value) -> ir.Value:
 
 
 def _alpha_known(context: Any, x: ir.Value, alpha: ir.Value) -> bool:
-    return number_of(alpha, x) is not None
+    """A FLOAT attribute would round what only float64 holds."""
+    number = number_of(alpha, x)
+    return number is not None and is_float32(number)
 
 
 REWRITES = (

@@ -22,6 +22,12 @@ def number(node: ir.Node, name: str, default: float) -> float:
     return float(np.float32(attribute(node, name, default)))
 
 
+def is_float32(number: float) -> bool:
+    """Whether a number can be a FLOAT attribute without rounding; False for NaN."""
+    with np.errstate(over="ignore"):
+        return float(np.float32(number)) == number
+
+
 def operand(node: ir.Node, index: int) -> ir.Value | None:
     """Input ``index`` of a node; None when it is absent."""
     return node.inputs[index] if index < len(node.inputs) else None

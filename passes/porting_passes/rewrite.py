@@ -17,7 +17,7 @@ from onnxscript.rewriter import pattern as patterns
 
 from porting_passes import provenance
 from porting_passes.contract import EXACT, Contract, Example
-from porting_passes.schemas import exists
+from porting_passes.inference import signature_error, type_error
 from porting_passes.scopes import Scope, scopes, subgraphs
 from porting_passes.search import Search, SearchRule
 from porting_passes.splice import Names, ReplacementTape, discard, splice
@@ -130,7 +130,8 @@ class RewritePass(ir.passes.InPlacePass):
 
     1. A pattern matches and its condition holds: replace it. The new values inherit the provenance of the old ones;
        a value that replaces a pattern output takes its name, type, shape and place among the graph outputs.
-    2. The replacement needs an operator that the model's opset lacks or ``accepts`` refuses: leave the graph.
+    2. The replacement needs an operator that the model's opset lacks, that does not take these dtypes, or that
+       ``accepts`` refuses: leave the graph.
     3. A rule is not offered a node that it made itself, so the pass ends.
     """
 
@@ -222,10 +223,13 @@ class RewritePass(ir.passes.InPlacePass):
         return tape.nodes
 
     def _emittable(self, nodes: Sequence[ir.Node], root: Scope) -> bool:
-        """Whether every new node exists at the opset in force and is accepted."""
+        """Whether every new node is well formed at the opset in force, as far as dtypes are known, and accepted.
+
+        A domain that onnx does not define is taken on trust.
+        """
         for node in nodes:
             version = root.opset_imports.get(node.domain, 1)
-            if not exists(node.domain, node.op_type, version):
+            if node.domain in ("", "ai.onnx") and (signature_error(node, version) or type_error(node, version)):
                 return False
             if self._accepts is not None and not self._accepts(node.domain, node.op_type, version):
                 return False

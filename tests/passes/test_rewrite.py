@@ -201,3 +201,20 @@ def test_work_grows_linearly(count_calls) -> None:
     calls = [count_calls(lambda model=model: step(model)) for model in (short, long)]
     assert [operators(model.graph).count("Swish") for model in (short, long)] == [100, 400]
     assert calls[1] < 4.2 * calls[0], calls
+
+
+@pytest.mark.parametrize(
+    "careless",
+    [
+        rewrite("one", lambda op, x: op.Neg(op.Abs(x)), lambda op, x: op.HardSigmoid(x)),
+        rewrite("two", lambda op, x: op.Neg(op.Abs(x)), lambda op, x: op.Add(x, op.constant(np.float32([1])))),
+    ],
+    ids=["no integers", "no two dtypes"],
+)
+def test_leaves_what_the_new_operator_does_not_take(careless: Rewrite) -> None:
+    text = """<ir_version: 10, opset_import: ["": 18]> g (%s[2] x) => (%s[2] y) { a = Abs(x)  y = Neg(a) }"""
+    integers = ir.from_onnx_text(text % ("int32", "int32"))
+    assert not RewritePass([careless])(integers).modified
+    assert operators(integers.graph) == ["Abs", "Neg"]
+    assert len(integers.graph.inputs[0].uses()) == 1, "the refused form must not stay a consumer"
+    assert RewritePass([careless])(ir.from_onnx_text(text % ("float", "float"))).modified
