@@ -130,22 +130,14 @@ def _to_onnx(text: str, program: torch.nn.Module | torch.export.ExportedProgram,
 
 
 def _bounds(shapes: Any) -> dict[str, tuple[int, int]]:
-    """Names and intervals of the torch.export.Dim objects in a factory's dynamic_shapes."""
+    """Names and intervals of the Dim objects in a factory's dynamic_shapes; Dim.AUTO and DYNAMIC have no name."""
     leaves = torch.utils._pytree.tree_leaves(shapes)
-    return _finite({d.__name__: (d.min, d.max) for d in leaves if hasattr(d, "min") and hasattr(d, "max")})
+    return _finite({d.__name__: (d.min, d.max) for d in leaves if isinstance(d, torch.export.Dim)})
 
 
 def _finite(dims: Mapping[str, tuple[Any, Any]]) -> dict[str, tuple[int, int]]:
-    """An upper limit of 2**31 and more is torch's way to say that none was given."""
-    finite = {}
-    for name, (low, high) in dims.items():
-        try:
-            bounds = int(low), int(high)
-        except (TypeError, ValueError, OverflowError):
-            continue
-        if bounds[1] < 1 << 31:
-            finite[name] = bounds
-    return finite
+    """Without an upper limit torch gives an infinity, which compares but is no int, or a number of 2**31 and more."""
+    return {name: (int(low), int(high)) for name, (low, high) in dims.items() if high < 1 << 31}
 
 
 def _digest(model: ir.Model) -> str:

@@ -30,6 +30,15 @@ from net_for_test import Net
 def good():
     return Net(), (torch.zeros(2, 4),), {"x": {0: torch.export.Dim("batch", min=1, max=8)}}
 
+def unbounded():
+    return Net(), (torch.zeros(2, 4),), {"x": {0: torch.export.Dim("batch")}}
+
+def found_by_torch():
+    return Net(), (torch.zeros(2, 4),), {"x": {0: torch.export.Dim.AUTO}}
+
+def made_dynamic():
+    return Net(), (torch.zeros(2, 4),), ({0: torch.export.Dim.DYNAMIC(max=8)},)
+
 def wrong():
     return Net()
 
@@ -61,6 +70,25 @@ def test_a_factory_names_its_dimensions_and_its_places() -> None:
     assert {p.class_name for p in places} == {"Linear", "GELU", "LayerNorm"}
     assert {p.file for p in places} == {"net_for_test.py"}
     assert all(p.line for p in places)
+
+
+@pytest.mark.usefixtures("module")
+def test_a_dimension_without_limits_is_a_name_without_a_range() -> None:
+    source = frontends.load("factories_for_test:unbounded")
+    assert source.dims == {}
+    (x,) = source.model.graph.inputs
+    assert x.shape is not None
+    assert str(x.shape[0]) == "batch"
+
+
+@pytest.mark.usefixtures("module")
+@pytest.mark.parametrize("name", ["found_by_torch", "made_dynamic"])
+def test_a_dimension_that_torch_names_stays_symbolic(name: str) -> None:
+    source = frontends.load(f"factories_for_test:{name}")
+    assert source.dims == {}
+    (x,) = source.model.graph.inputs
+    assert x.shape is not None
+    assert not isinstance(x.shape[0], int)
 
 
 @pytest.mark.usefixtures("module")
@@ -104,6 +132,14 @@ def test_an_exported_program_is_read_back(tmp_path: Path) -> None:
     x = np.ones((2, 4), np.float32)
     (output,) = source.reference({"x": x}).values()
     np.testing.assert_allclose(output, Net().eval()(torch.from_numpy(x)).detach().numpy(), rtol=1e-6)
+
+
+def test_an_exported_program_without_limits_is_read_back(tmp_path: Path) -> None:
+    shapes = ({0: torch.export.Dim("batch")},)
+    torch.export.save(
+        torch.export.export(Net().eval(), (torch.zeros(3, 4),), dynamic_shapes=shapes), tmp_path / "n.pt2"
+    )
+    assert frontends.load(str(tmp_path / "n.pt2")).dims == {}
 
 
 def test_a_truncated_program_is_exit_2(tmp_path: Path) -> None:
