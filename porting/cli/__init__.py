@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import importlib
-import signal
+import os
 import sys
 from types import FrameType
-from typing import Any
+from typing import Any, NoReturn
 
 import click
 
 from porting import __version__
+from porting.interruption import INTERRUPTED, on_interrupt
 
 # name -> (module with `command`, line of help). Listed here so that `porting --help` imports no command.
 COMMANDS = {
@@ -22,7 +23,6 @@ COMMANDS = {
     "simulate": "Run a port on CPU with the chip's arithmetic.",
     "verify": "Measure the parity of a port against its source.",
 }
-INTERRUPTED = 130
 
 
 class _Commands(click.Group):
@@ -69,30 +69,39 @@ def main(arguments: list[str] | None = None) -> None:
     debug = "--debug" in arguments
     if debug:  # Accepted anywhere on the line.
         arguments = ["--debug", *(a for a in arguments if a != "--debug")]
-    signal.signal(signal.SIGTERM, _terminate)
+    interrupts: list[int] = []
+
+    def interrupt(signum: int, frame: FrameType | None) -> None:
+        interrupts.append(signum)
+        raise KeyboardInterrupt
+
+    on_interrupt(interrupt)
     try:
-        result: Any = cli.main(args=arguments, prog_name="porting", standalone_mode=False)
+        # Not cli.main(), which ends a closed pipe with 1: here that says that parity fails.
+        with cli.make_context("porting", arguments) as context:
+            result: Any = cli.invoke(context)
         sys.exit(result if isinstance(result, int) else 0)
-    except click.exceptions.Abort:
-        click.echo("interrupted", err=True)
-        sys.exit(INTERRUPTED)
-    except KeyboardInterrupt:
-        click.echo("interrupted", err=True)
-        sys.exit(INTERRUPTED)
+    except click.exceptions.Exit as end:
+        sys.exit(end.exit_code)
+    except (click.exceptions.Abort, KeyboardInterrupt):
+        _interrupted()
     except click.ClickException as error:
         error.show()
         sys.exit(error.exit_code)
     except BrokenPipeError:
-        sys.stderr.close()
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # What is left to flush goes nowhere.
         sys.exit(INTERRUPTED)
     except Exception as error:
+        if interrupts:  # A library that was importing or tracing may have made it an error of its own.
+            _interrupted()
         if debug:
             raise
         sys.exit(_report(error))
 
 
-def _terminate(signum: int, frame: FrameType | None) -> None:
-    raise KeyboardInterrupt
+def _interrupted() -> NoReturn:
+    click.echo("interrupted", err=True)
+    sys.exit(INTERRUPTED)
 
 
 def _report(error: Exception) -> int:
