@@ -6,7 +6,7 @@ import importlib
 import os
 import sys
 from types import FrameType
-from typing import Any, NoReturn
+from typing import Any
 
 import click
 
@@ -59,7 +59,8 @@ def cli(debug: bool) -> None:
     """Port PyTorch and ONNX models to domestic inference accelerators, with proof of parity.
 
     Exit codes: 0 done; 1 parity out of budget; 2 bad usage or input; 3 illegal for the backend;
-    4 legality unknown; 5 a backend, toolchain or runner failed.
+    4 legality unknown; 5 a backend, toolchain or runner failed; 70 an error in porting itself;
+    130 interrupted, or nobody read the output.
     """
 
 
@@ -69,6 +70,10 @@ def main(arguments: list[str] | None = None) -> None:
     debug = "--debug" in arguments
     if debug:  # Accepted anywhere on the line.
         arguments = ["--debug", *(a for a in arguments if a != "--debug")]
+    sys.exit(_run(arguments, debug))
+
+
+def _run(arguments: list[str], debug: bool) -> int:
     interrupts: list[int] = []
 
     def interrupt(signum: int, frame: FrameType | None) -> None:
@@ -80,33 +85,35 @@ def main(arguments: list[str] | None = None) -> None:
         # Not cli.main(), which ends a closed pipe with 1: here that says that parity fails.
         with cli.make_context("porting", arguments) as context:
             result: Any = cli.invoke(context)
-        sys.exit(result if isinstance(result, int) else 0)
+        return result if isinstance(result, int) else 0
     except click.exceptions.Exit as end:
-        sys.exit(end.exit_code)
+        return end.exit_code
     except (click.exceptions.Abort, KeyboardInterrupt):
-        _interrupted()
+        return _interrupted()
     except click.ClickException as error:
         error.show()
-        sys.exit(error.exit_code)
+        return error.exit_code
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # What is left to flush goes nowhere.
-        sys.exit(INTERRUPTED)
-    except Exception as error:
+        return INTERRUPTED
+    except (Exception, SystemExit) as error:
         if interrupts:  # A library that was importing or tracing may have made it an error of its own.
-            _interrupted()
-        if debug:
+            return _interrupted()
+        if debug and isinstance(error, Exception):
             raise
-        sys.exit(_report(error))
+        return _report(error)
 
 
-def _interrupted() -> NoReturn:
+def _interrupted() -> int:
     click.echo("interrupted", err=True)
-    sys.exit(INTERRUPTED)
+    return INTERRUPTED
 
 
-def _report(error: Exception) -> int:
+def _report(error: BaseException) -> int:
     from porting_kernels.errors import PortingError
 
+    if isinstance(error, SystemExit):  # No command of ours calls sys.exit: the user's own code did, and with 0 perhaps.
+        error = PortingError("code of the source called sys.exit", met=f"exit code {error.code}")
     if isinstance(error, PortingError):
         click.echo(f"error: {error}", err=True)
         return error.exit_code

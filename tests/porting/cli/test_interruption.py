@@ -56,3 +56,10 @@ def test_a_closed_pipe_is_no_verdict(arguments: tuple[str, ...]) -> None:
     os.close(write)
     assert result.returncode == 130
     assert result.stderr == ""
+
+
+def test_a_module_that_calls_exit_while_it_runs_is_exit_2(tmp_path: Path) -> None:
+    (tmp_path / "leaves.py").write_text("import sys\ndef factory():\n    sys.exit(0)\n")
+    result = run("check", "leaves:factory", "--backend", "reference", cwd=tmp_path)
+    assert result.returncode == 2
+    assert "leaves.py:3" in result.stderr

@@ -42,6 +42,15 @@ def made_dynamic():
 def wrong():
     return Net()
 
+def raises():
+    return torch.zeros(2) @ torch.zeros(3)
+
+def exits():
+    raise SystemExit(0)
+
+def needs(size):
+    return Net(), (torch.zeros(2, size),)
+
 def unexportable():
     class Bad(torch.nn.Module):
         def forward(self, x):
@@ -111,6 +120,10 @@ def test_the_digest_does_not_change_from_export_to_export() -> None:
 BROKEN = {
     "wrong": (UsageError, "returned Net"),
     "missing": (UsageError, "cannot import"),
+    "raises": (UsageError, "factories_for_test:raises failed\n(.*\n)*.*RuntimeError: .*\n.*factories_for_test.py:21"),
+    "exits": (UsageError, "factories_for_test:exits failed\n(.*\n)*.*SystemExit: 0\n.*factories_for_test.py:24"),
+    "needs": (UsageError, r"factories_for_test:needs takes arguments\n(.*\n)*.*\(size\)"),
+    "torch": (UsageError, "factories_for_test:torch is no function"),
     "unexportable": (InvalidModelError, "unexportable"),
 }
 
@@ -121,6 +134,22 @@ def test_a_broken_factory_is_exit_2(name: str, expected: tuple[type[Exception], 
     with pytest.raises(expected[0], match=expected[1]) as error:
         frontends.load(f"factories_for_test:{name}")
     assert error.value.exit_code == 2  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(
+    "body, message",
+    {"1 +": "SyntaxError", "import sys\nsys.exit(0)": "SystemExit: 0", "\n\n1 / 0": "ZeroDivisionError"}.items(),
+)
+def test_a_module_that_cannot_be_imported_is_exit_2(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, body: str, message: str
+) -> None:
+    name = f"broken_for_test_{abs(hash(body))}"
+    (tmp_path / f"{name}.py").write_text(body)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(UsageError, match=message) as error:
+        frontends.load(f"{name}:factory")
+    assert f"{name}.py" in str(error.value)
 
 
 def test_an_exported_program_is_read_back(tmp_path: Path) -> None:
