@@ -8,6 +8,7 @@ lower case that hides the difference.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -15,7 +16,7 @@ import numpy as np
 import onnx_ir as ir
 
 from porting_kernels.errors import PortingError
-from porting_passes.inference import infer_outputs, signature_error
+from porting_passes.inference import dims_of, infer_outputs, signature_error
 from porting_passes.schemas import exists
 from porting_passes.splice import discard
 
@@ -167,7 +168,19 @@ class Builder:
         return self.Transpose(self.emit(op_type, [self.Transpose(x, perm=perm)], {"axis": rank - 1})[0], perm=perm)
 
     def reshape(self, x: ir.Value, shape: Sequence[int]) -> ir.Value:
-        """Reshape to constant extents; 0 copies the extent at that position, -1 is computed."""
+        """Reshape to constant extents; 0 copies the extent at that position, -1 is computed.
+
+        BuildError where the known extents of ``x`` do not make the target: an extent that *is* 0 may not be what
+        stands at its position.
+        """
+        dims = dims_of(x)
+        if dims is not None:
+            copied = [dims[i] if d == 0 and i < len(dims) else d for i, d in enumerate(shape)]
+            static = all(isinstance(d, int) for d in (*dims, *copied))
+            past_the_end = any(d == 0 for d in shape[len(dims) :])
+            computed = -1 in shape and 0 in dims
+            if past_the_end or computed or (static and -1 not in shape and math.prod(dims) != math.prod(copied)):  # type: ignore[arg-type]
+                raise BuildError(f"Reshape of {list(dims)} has no target {list(shape)}")
         return self.Reshape(x, self.ints(shape))
 
     def slice(self, x: ir.Value, axis: int, start: int, end: int, step: int = 1) -> ir.Value:

@@ -1,6 +1,6 @@
 """The language in which a row of an operator set states its limits.
 
-One boolean Python expression over a node, with nothing of Python but this:
+One boolean Python expression over a node, with nothing of Python but this (and, or, not take conditions only):
 
     rank(x)  dim(x, i)  shape(x)  static(x)  dtype(x)  present(x)  constant(x)  producer(x)  consumers(x)
                      x: an operand's name                          opset()   the model's ai.onnx version
@@ -161,6 +161,7 @@ _OF_OPERAND: dict[str, Callable[..., Any]] = {
     "producer": _field("producer"),
     "consumers": _field("consumers"),
 }
+_CONDITIONS = ("constant", "present", "static")
 _ARITHMETIC = {ast.Add: "+", ast.Sub: "-", ast.Mult: "*", ast.FloorDiv: "//", ast.Mod: "%"}
 _COMPARE: dict[type[ast.cmpop], Callable[[Any, Any], Truth]] = {
     ast.Eq: equal,
@@ -203,7 +204,7 @@ class Expression:
                 items = [self._compile(e) for e in elements]
                 return lambda scope: [item(scope) for item in items]
             case ast.UnaryOp(op=ast.Not(), operand=operand):
-                inner = self._compile(operand)
+                inner = self._compile_condition(operand)
                 return lambda scope: negation(inner(scope))
             case ast.UnaryOp(op=ast.USub(), operand=operand):
                 inner = self._compile(operand)
@@ -211,7 +212,7 @@ class Expression:
             case ast.BinOp(left=left, op=op, right=right) if type(op) in _ARITHMETIC:
                 return self._arithmetic(_ARITHMETIC[type(op)], [left, right])
             case ast.BoolOp(op=op, values=values):
-                parts = [self._compile(v) for v in values]
+                parts = [self._compile_condition(v) for v in values]
                 combine = conjunction if isinstance(op, ast.And) else disjunction
                 return lambda scope: combine(part(scope) for part in parts)
             case ast.Compare(left=left, ops=ops, comparators=comparators):
@@ -219,6 +220,18 @@ class Expression:
             case ast.Call(func=ast.Name(id=name), args=arguments, keywords=[]):
                 return self._call(name, arguments, node)
         raise self._refuse(node)
+
+    def _compile_condition(self, node: ast.expr) -> _Code:
+        """An operand of and, or, not: what is no truth value would count as true, whatever it is."""
+        match node:
+            case ast.BoolOp() | ast.Compare() | ast.UnaryOp(op=ast.Not()) | ast.Constant(value=bool()):
+                return self._compile(node)
+            case ast.Call(func=ast.Name(id=name)) if name in _CONDITIONS:
+                return self._compile(node)
+        raise ConstraintError(
+            f"constraint {self.text!r} takes {ast.unparse(node)!r} for a condition",
+            required="comparisons, present(x), static(x) or constant(x) under and, or, not",
+        )
 
     def _arithmetic(self, name: str, arguments: list[ast.expr]) -> _Code:
         first, *rest = [self._compile(a) for a in arguments]

@@ -11,6 +11,7 @@ from porting_passes.builder import Builder
 from porting_passes.contract import Contract
 from porting_passes.decompose_reduction import reduction_axes
 from porting_passes.decomposition import Case, Decomposition, Run, examples
+from porting_passes.inference import dims_of
 from porting_passes.node_facts import attribute, required
 
 _CONTRACT = Contract(
@@ -22,7 +23,9 @@ def _applies(node: ir.Node, opset: int) -> str | None:
     axes = reduction_axes(node)
     if isinstance(axes, str):
         return axes
-    return None if len(axes) == 1 else "it does not reduce exactly one axis"
+    if len(axes) != 1:
+        return "it does not reduce exactly one axis"
+    return "the axis is empty" if (dims_of(required(node, 0)) or ())[axes[0]] == 0 else None
 
 
 def _build(b: Builder, node: ir.Node) -> Sequence[ir.Value]:

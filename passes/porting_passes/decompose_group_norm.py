@@ -66,6 +66,8 @@ def _group_shape(node: ir.Node, opset: int) -> str | None:
         return "the input is not known to have spatial dimensions"
     if not isinstance(dims[1], int):
         return "the number of channels is unknown"
+    if attribute(node, "stash_type", 1) == ir.DataType.DOUBLE:
+        return "the statistics are float64"
     target = reshape_target(required(node, 0), dims)
     return target if isinstance(target, str) else None
 

@@ -26,12 +26,11 @@ def _stash(node: ir.Node) -> ir.DataType:
 
 
 def _wide(b: Builder, node: ir.Node) -> tuple[ir.Value, list[int]]:
-    """The input in the dtype that the statistics are computed in (attribute stash_type), and the axes."""
+    """The input in the dtype that the statistics are computed in (stash_type, but float64 stays), and the axes."""
     x = required(node, 0)
     dims = b.rank_of(x)
     axis = attribute(node, "axis", -1) % dims
-    narrow = b.dtype_of(x) in (ir.DataType.FLOAT16, ir.DataType.BFLOAT16)
-    return (b.cast(x, _stash(node)) if narrow else x), list(range(axis, dims))
+    return (x if b.dtype_of(x) == ir.DataType.DOUBLE else b.cast(x, _stash(node))), list(range(axis, dims))
 
 
 def _layer_norm(b: Builder, node: ir.Node) -> Sequence[ir.Value | None]:

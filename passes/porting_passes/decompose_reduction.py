@@ -24,7 +24,7 @@ def reduction_axes(node: ir.Node, dims: int | None = None) -> list[int] | str:
     dims = rank(node.inputs[0]) if dims is None else dims
     if dims is None:
         return "the rank of the input is unknown"
-    axes = attribute(node, "axes")
+    axes, noop = attribute(node, "axes"), attribute(node, "noop_with_empty_axes", 0)
     given = operand(node, 1)
     if axes is None and given is not None:
         constant = small_constant(given)
@@ -32,7 +32,7 @@ def reduction_axes(node: ir.Node, dims: int | None = None) -> list[int] | str:
             return "the axes are not a constant"
         axes = constant.tolist()
     if not axes:
-        return [] if axes is not None and attribute(node, "noop_with_empty_axes", 0) else list(range(dims))
+        return [] if noop else list(range(dims))
     return sorted(axis % dims for axis in axes)
 
 

@@ -152,6 +152,8 @@ def build(node: ir.Node, decomposition: Decomposition, opset: int) -> tuple[Buil
     builder = Builder(opset)
     try:
         built = _named(builder, node, decomposition.build(builder, node))
+        for old, new in zip(node.outputs, built, strict=True):
+            _check_output(decomposition, old, new)
     except BuildError:
         discard(builder.nodes)
         raise
@@ -159,11 +161,17 @@ def build(node: ir.Node, decomposition: Decomposition, opset: int) -> tuple[Buil
     for old, new in zip(node.outputs, built, strict=True):
         if new is not None and new in made:
             new.type, new.shape = old.type or new.type, old.shape or new.shape
-    lost = [old.name for old, new in zip(node.outputs, built, strict=True) if new is None and used(old)]
-    if lost:
-        discard(builder.nodes)
-        raise BuildError(f"{decomposition.name} does not make output {lost[0]!r}, which is used")
     return builder, built
+
+
+def _check_output(decomposition: Decomposition, old: ir.Value, new: ir.Value | None) -> None:
+    """BuildError for an output that is used and not made, or made in another dtype."""
+    if new is None:
+        if used(old):
+            raise BuildError(f"{decomposition.name} does not make output {old.name!r}, which is used")
+    elif old.dtype is not None and new.dtype is not None and old.dtype != new.dtype:
+        made, wanted = new.dtype.name.lower(), old.dtype.name.lower()
+        raise BuildError(f"{decomposition.name} makes {made} of the {wanted} {old.name!r}")
 
 
 def _named(builder: Builder, node: ir.Node, built: Sequence[ir.Value | None]) -> list[ir.Value | None]:

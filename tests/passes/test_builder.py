@@ -105,3 +105,25 @@ def test_cast_and_transpose_that_change_nothing_are_left_out() -> None:
     assert b.cast(x, ir.DataType.FLOAT) is x
     assert b.transpose(x, [0, 1]) is x
     assert kinds(b) == []
+
+
+@pytest.mark.parametrize(
+    ("dims", "target", "fits"),
+    [
+        ((2, 0, 4), [0, 4], False),  # meant as [0, 4], read as [2, 4]
+        ((0, 3), [1, 0, 3], False),
+        ((0, 3), [0, 3, 1], True),
+        ((2, 0, 4), [-1, 4], False),  # no product of 0 says what -1 is
+        ((2, 3), [0, 0, 0], False),
+        ((2, 3), [0, 3, 1], True),
+        (("n", 3), [0, 3, 1], True),
+        (("n", 4), [-1, 2, 2], True),
+    ],
+)
+def test_a_reshape_target_must_fit(dims, target, fits) -> None:
+    b = Builder(17)
+    if fits:
+        b.reshape(value(*dims), target)
+        return
+    with pytest.raises(BuildError, match="Reshape"):
+        b.reshape(value(*dims), target)

@@ -68,7 +68,9 @@ def test_expressions(text: str, holds: bool | None) -> None:
     "text",
     ["rank(X) ==", "x.y", "__import__('os')", "rank('X')", "dim(X)", "dim(X, rank(X))", "attr(name)", "X", "lambda: 1",
      "[d for d in shape(X)]", "rank(X) ** 2 == 16", "rank(X) is 4", "shape(X)[0] == 1", "min(1) == 1", "{1: 2} == 3",
-     "roundup(1, 2, 3) == 4", "opset(X) == 3", "rank(X=1)"],
+     "roundup(1, 2, 3) == 4", "opset(X) == 3", "rank(X=1)",
+     "attr('a') and True", "rank(X) == 1 or dim(X, 0)", "not attr('a')", "not (rank(X) or static(X))", "1 or static(X)",
+     "dtype(X) and static(X)"],
 )  # fmt: skip
 def test_what_is_not_in_the_language_is_refused(text: str) -> None:
     with pytest.raises(ConstraintError):

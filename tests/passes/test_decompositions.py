@@ -183,3 +183,29 @@ def test_pass_through_keeps_the_name_of_a_graph_output(check_model) -> None:
     assert [node.op_type for node in model.graph] == ["Identity"]
     assert [value.name for value in model.graph.outputs] == ["y0"]
     check_model(model)
+
+
+@pytest.mark.parametrize("name", ["reduce_l1_by_abs", "reduce_max_by_top_k", "reduce_mean_by_sum"])
+def test_a_reduction_that_noop_switches_off_reduces_no_axis(name) -> None:
+    """As the stock runtime has it, whether the axes are absent or empty."""
+    node = next(iter(model_of(TABLE[name].op_type, Run((3, 1)), noop_with_empty_axes=1).graph))
+    assert TABLE[name].applies(node, 18) is not None
+
+
+def test_no_maximum_of_an_empty_axis_is_taken_by_top_k() -> None:
+    node = next(iter(model_of("ReduceMax", Run((3, 0)), np.array([1], np.int64)).graph))
+    assert TABLE["reduce_max_by_top_k"].applies(node, 18) is not None
+
+
+@pytest.mark.parametrize(
+    ("name", "operands", "attributes"),
+    [
+        ("einsum_by_matmul", (Run((2, 0, 4)), Run((5, 4))), {"equation": "abc,dc->abd"}),
+        ("expand_by_tile", (Run((0, 3)), np.array([2, 0, 3], np.int64)), {}),
+    ],
+)
+def test_an_extent_of_0_is_never_a_copy(name, operands, attributes) -> None:
+    """A Reshape target of 0 copies the extent at its place: where the two differ the form is refused."""
+    model = model_of(TABLE[name].op_type, *operands, opset=13, **attributes)
+    with pytest.raises(BuildError, match="0"):
+        build(model.graph.node(0), TABLE[name], 13)
