@@ -14,8 +14,10 @@ from typing import Any
 import onnx_ir as ir
 
 import porting
+from porting import schemas
 from porting.errors import InvalidInputError
 from porting.output_folder import MANIFEST
+from porting.parity.result import json_text
 from porting_passes.operator_set import qualified
 from porting_passes.rewrite import Applied
 
@@ -23,10 +25,11 @@ SCHEMA_VERSION = 1
 REPORT = "report.html"
 _TOOLS = ("torch", "onnx", "onnx-ir", "onnxruntime", "onnxscript", "numpy")
 _CHUNK = 1 << 22
+_TYPES: dict[str, type] = {"string": str, "integer": int, "array": list, "object": dict}
 
 
 def read(folder: Path) -> dict[str, Any]:
-    """The manifest of a port. InvalidInputError where there is none, or one of another version."""
+    """The manifest of a port. InvalidInputError where there is none, or one of another version, damaged or edited."""
     path = folder / MANIFEST
     try:
         manifest: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
@@ -39,6 +42,29 @@ def read(folder: Path) -> dict[str, Any]:
         ) from error
     except ValueError as error:
         raise InvalidInputError(f"{path} is damaged", met=str(error), fix="port again") from error
+    _check(path, manifest)
+    if manifest.pop("digest") != _digest(manifest):
+        raise InvalidInputError(
+            f"{path} is not as it was written", required="the digest in it", fix="port again, or copy the folder again"
+        )
+    return manifest
+
+
+def write(folder: Path, manifest: Mapping[str, Any]) -> None:
+    """Write ``port.json``, with a digest of itself."""
+    document = {**manifest, "digest": _digest(manifest)}
+    (folder / MANIFEST).write_text(json_text(document), encoding="utf-8")
+
+
+def _digest(manifest: Mapping[str, Any]) -> str:
+    text = json.dumps(manifest, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return f"sha256:{hashlib.sha256(text.encode()).hexdigest()}"
+
+
+def _check(path: Path, manifest: Any) -> None:
+    """Version, keys and their types, as the schema has them; what lies deeper is what the digest holds."""
+    if not isinstance(manifest, dict):
+        raise InvalidInputError(f"{path} is damaged", required="a JSON object", fix="port again")
     if manifest.get("schema_version") != SCHEMA_VERSION:
         raise InvalidInputError(
             f"{path} has another version",
@@ -46,7 +72,15 @@ def read(folder: Path) -> dict[str, Any]:
             met=manifest.get("schema_version"),
             fix="port again with this version of porting",
         )
-    return manifest
+    schema = schemas.load("port")
+    for key in schema["required"]:
+        if key not in manifest:
+            raise InvalidInputError(f"{path} is damaged", required=f"key {key!r}", met="no such key", fix="port again")
+        wanted = schema["properties"][key].get("type")
+        if wanted is not None and not isinstance(manifest[key], _TYPES[wanted]):
+            raise InvalidInputError(
+                f"{path} is damaged", required=f"{key!r}: {wanted}", met=type(manifest[key]).__name__, fix="port again"
+            )
 
 
 def check_files(folder: Path, manifest: Mapping[str, Any], names: Sequence[str] | None = None) -> None:

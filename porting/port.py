@@ -16,7 +16,7 @@ from porting.errors import UsageError
 from porting.frontends import Source
 from porting.inspect_emitted import require_accepted
 from porting.measurement import measure_port
-from porting.output_folder import MANIFEST, claim
+from porting.output_folder import claim
 from porting.parity import anchors
 from porting.parity.budgets import load_budget
 from porting.parity.result import Parity, json_text
@@ -98,7 +98,7 @@ def port(request: Request, say: Say = lambda line: None) -> Parity | None:
             record["files"] = manifest.digests(folder)
             _write_report(folder, parity, record)
         record["files"] = manifest.digests(folder)
-        (folder / MANIFEST).write_text(json_text(record), encoding="utf-8")
+        manifest.write(folder, record)
     return parity
 
 
@@ -222,7 +222,7 @@ def _record(
         "opset": pipeline.model.opset_imports.get("", 1),
         "inputs": manifest.signature(unrewritten.graph.inputs),
         "outputs": manifest.signature(unrewritten.graph.outputs),
-        "dims": {name: list(bounds) for name, bounds in sorted(pipeline.dims.items())},
+        "dims": {name: list(bounds) for name, bounds in sorted({**target.dims, **pipeline.dims}.items())},
         "tools": manifest.tools(),
         "threads": {"intra_op": 1},
         "operators": {

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib
-import signal
+import os
 import sys
 from types import FrameType
 from typing import Any
@@ -11,6 +11,7 @@ from typing import Any
 import click
 
 from porting import __version__
+from porting.interruption import INTERRUPTED, on_interrupt
 
 # name -> (module with `command`, line of help). Listed here so that `porting --help` imports no command.
 COMMANDS = {
@@ -22,7 +23,6 @@ COMMANDS = {
     "simulate": "Run a port on CPU with the chip's arithmetic.",
     "verify": "Measure the parity of a port against its source.",
 }
-INTERRUPTED = 130
 
 
 class _Commands(click.Group):
@@ -59,7 +59,8 @@ def cli(debug: bool) -> None:
     """Port PyTorch and ONNX models to domestic inference accelerators, with proof of parity.
 
     Exit codes: 0 done; 1 parity out of budget; 2 bad usage or input; 3 illegal for the backend;
-    4 legality unknown; 5 a backend, toolchain or runner failed.
+    4 legality unknown; 5 a backend, toolchain or runner failed; 70 an error in porting itself;
+    130 interrupted, or nobody read the output.
     """
 
 
@@ -69,35 +70,50 @@ def main(arguments: list[str] | None = None) -> None:
     debug = "--debug" in arguments
     if debug:  # Accepted anywhere on the line.
         arguments = ["--debug", *(a for a in arguments if a != "--debug")]
-    signal.signal(signal.SIGTERM, _terminate)
+    sys.exit(_run(arguments, debug))
+
+
+def _run(arguments: list[str], debug: bool) -> int:
+    interrupts: list[int] = []
+
+    def interrupt(signum: int, frame: FrameType | None) -> None:
+        interrupts.append(signum)
+        raise KeyboardInterrupt
+
+    on_interrupt(interrupt)
     try:
-        result: Any = cli.main(args=arguments, prog_name="porting", standalone_mode=False)
-        sys.exit(result if isinstance(result, int) else 0)
-    except click.exceptions.Abort:
-        click.echo("interrupted", err=True)
-        sys.exit(INTERRUPTED)
-    except KeyboardInterrupt:
-        click.echo("interrupted", err=True)
-        sys.exit(INTERRUPTED)
+        # Not cli.main(), which ends a closed pipe with 1: here that says that parity fails.
+        with cli.make_context("porting", arguments) as context:
+            result: Any = cli.invoke(context)
+        return result if isinstance(result, int) else 0
+    except click.exceptions.Exit as end:
+        return end.exit_code
+    except (click.exceptions.Abort, KeyboardInterrupt):
+        return _interrupted()
     except click.ClickException as error:
         error.show()
-        sys.exit(error.exit_code)
+        return error.exit_code
     except BrokenPipeError:
-        sys.stderr.close()
-        sys.exit(INTERRUPTED)
-    except Exception as error:
-        if debug:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # What is left to flush goes nowhere.
+        return INTERRUPTED
+    except (Exception, SystemExit) as error:
+        if interrupts:  # A library that was importing or tracing may have made it an error of its own.
+            return _interrupted()
+        if debug and isinstance(error, Exception):
             raise
-        sys.exit(_report(error))
+        return _report(error)
 
 
-def _terminate(signum: int, frame: FrameType | None) -> None:
-    raise KeyboardInterrupt
+def _interrupted() -> int:
+    click.echo("interrupted", err=True)
+    return INTERRUPTED
 
 
-def _report(error: Exception) -> int:
+def _report(error: BaseException) -> int:
     from porting_kernels.errors import PortingError
 
+    if isinstance(error, SystemExit):  # No command of ours calls sys.exit: the user's own code did, and with 0 perhaps.
+        error = PortingError("code of the source called sys.exit", met=f"exit code {error.code}")
     if isinstance(error, PortingError):
         click.echo(f"error: {error}", err=True)
         return error.exit_code

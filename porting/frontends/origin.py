@@ -6,6 +6,8 @@ import ast
 import os
 import re
 import sys
+import sysconfig
+import traceback
 
 import onnx_ir as ir
 
@@ -56,6 +58,16 @@ def _place(node: ir.Node) -> tuple[str | None, str | None, str | None, int | Non
     if own:
         file, line = _relative(own[-1][0]), int(own[-1][1])
     return module, class_name, file, line
+
+
+def raised_at(error: BaseException) -> str | None:
+    """``file:line`` where an error of the user's own code came from; None when it never got there."""
+    if isinstance(error, SyntaxError) and error.filename:
+        return f"{_relative(error.filename)}:{error.lineno}"
+    installed = tuple(sysconfig.get_paths()[name] for name in ("stdlib", "purelib", "platlib"))
+    frames = traceback.extract_tb(error.__traceback__)[1:]  # The first is the one of ours that caught it.
+    own = [f for f in frames if os.path.exists(f.filename) and not f.filename.startswith(installed)]
+    return f"{_relative(own[-1].filename)}:{own[-1].lineno}" if own else None
 
 
 def _relative(file: str) -> str:

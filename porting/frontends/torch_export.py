@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib
+import inspect
 import logging
 import os
 import sys
@@ -28,6 +29,7 @@ from porting.frontends.source import Arrays, Reference, Source
 
 # The newest opset that onnxruntime's released kernels cover and the exporter writes natively.
 EXPORT_OPSET = 20
+_FACTORY = "a function without arguments that returns (module, example_inputs) or these and dynamic_shapes"
 
 
 def load_factory(text: str) -> Source:
@@ -35,15 +37,7 @@ def load_factory(text: str) -> Source:
     module_name, _, attribute = text.partition(":")
     if os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())
-    try:
-        factory = getattr(importlib.import_module(module_name), attribute)
-    except (ImportError, AttributeError) as error:
-        raise UsageError(
-            f"cannot import {text!r}",
-            required="package.module:factory, importable from the current folder or the environment",
-            met=f"{type(error).__name__}: {error}",
-        ) from error
-    made = factory()
+    made = _call(text, _imported(text, module_name, attribute))
     if (
         not isinstance(made, tuple)
         or len(made) not in (2, 3)
@@ -52,12 +46,48 @@ def load_factory(text: str) -> Source:
     ):
         raise UsageError(
             f"{text} returned {type(made).__name__}",
-            required="(module, example_inputs) or (module, example_inputs, dynamic_shapes), example_inputs a tuple",
+            required=f"{_FACTORY}; example_inputs is a tuple",
         )
     module, examples = made[0].eval(), made[1]
     shapes = made[2] if len(made) == 3 else None
     model = _to_onnx(text, module, args=examples, dynamic_shapes=shapes)
     return _source(text, "factory", model, module, examples, _bounds(shapes))
+
+
+def _imported(text: str, module_name: str, attribute: str) -> Any:
+    try:
+        return getattr(importlib.import_module(module_name), attribute)
+    except (Exception, SystemExit) as error:
+        raise UsageError(
+            f"cannot import {text!r}",
+            required="package.module:factory, importable from the current folder or the environment",
+            met=f"{type(error).__name__}: {_first_line(error)}",
+            where=origin.raised_at(error),
+        ) from error
+
+
+def _call(text: str, factory: Any) -> Any:
+    """What the user's function returns; whatever goes wrong in it is told with the place in their file."""
+    if not callable(factory):
+        raise UsageError(f"{text} is no function", required=_FACTORY, met=type(factory).__name__)
+    try:
+        signature = inspect.signature(factory)
+        signature.bind()
+    except ValueError:  # Written in C, without a signature: calling it will tell.
+        pass
+    except TypeError as error:
+        raise UsageError(
+            f"{text} takes arguments", required=_FACTORY, met=f"{text}{signature}", fix="a function that calls it"
+        ) from error
+    try:
+        return factory()
+    except (Exception, SystemExit) as error:
+        raise UsageError(
+            f"{text} failed",
+            required=_FACTORY,
+            met=f"{type(error).__name__}: {_first_line(error)}",
+            where=origin.raised_at(error),
+        ) from error
 
 
 def load_pt2(path: Path) -> Source:
@@ -130,22 +160,14 @@ def _to_onnx(text: str, program: torch.nn.Module | torch.export.ExportedProgram,
 
 
 def _bounds(shapes: Any) -> dict[str, tuple[int, int]]:
-    """Names and intervals of the torch.export.Dim objects in a factory's dynamic_shapes."""
+    """Names and intervals of the Dim objects in a factory's dynamic_shapes; Dim.AUTO and DYNAMIC have no name."""
     leaves = torch.utils._pytree.tree_leaves(shapes)
-    return _finite({d.__name__: (d.min, d.max) for d in leaves if hasattr(d, "min") and hasattr(d, "max")})
+    return _finite({d.__name__: (d.min, d.max) for d in leaves if isinstance(d, torch.export.Dim)})
 
 
 def _finite(dims: Mapping[str, tuple[Any, Any]]) -> dict[str, tuple[int, int]]:
-    """An upper limit of 2**31 and more is torch's way to say that none was given."""
-    finite = {}
-    for name, (low, high) in dims.items():
-        try:
-            bounds = int(low), int(high)
-        except (TypeError, ValueError, OverflowError):
-            continue
-        if bounds[1] < 1 << 31:
-            finite[name] = bounds
-    return finite
+    """Without an upper limit torch gives an infinity, which compares but is no int, or a number of 2**31 and more."""
+    return {name: (int(low), int(high)) for name, (low, high) in dims.items() if high < 1 << 31}
 
 
 def _digest(model: ir.Model) -> str:
@@ -172,5 +194,5 @@ def _digest(model: ir.Model) -> str:
     return digest.hexdigest()
 
 
-def _first_line(error: Exception) -> str:
+def _first_line(error: BaseException) -> str:
     return next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)

@@ -30,6 +30,8 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
         folder / "source.onnx",
         "--backend",
         "cambricon-mlu370",
+        "--dim",
+        "batch=4",
         "--inputs",
         folder / "x.npz",
         "-o",
@@ -51,6 +53,7 @@ def test_it_measures_what_port_measured(made: Path, tmp_path: Path) -> None:
     result = run(verify.command, made / "out", "--strict", "--html", html, "--junit", junit)
     assert result.return_value == 0, result.output
     assert result.output.startswith("PASS")
+    assert json.loads((made / "out" / "port.json").read_text())["dims"] == {"batch": [4, 4]}
     assert html.read_text() == (made / "out" / "report.html").read_text()
     suites = ElementTree.fromstring(junit.read_text())
     assert int(suites.attrib["tests"]) > 0
@@ -66,6 +69,15 @@ def test_a_changed_file_is_exit_2(folder: Path, name: str) -> None:
     assert isinstance(error, PortingError)
     assert error.exit_code == 2
     assert f"{name} has changed" in str(error)
+
+
+def test_a_port_that_was_edited_into_another_claim_is_exit_2(folder: Path) -> None:
+    text = (folder / "port.json").read_text()
+    (folder / "port.json").write_text(text.replace('"scheme": "none"', '"scheme": "w8a8-static"'))
+    error = run(verify.command, folder).exception
+    assert isinstance(error, PortingError)
+    assert error.exit_code == 2
+    assert "port.json is not as it was written" in str(error)
 
 
 def test_a_truncated_file_is_exit_2(folder: Path) -> None:

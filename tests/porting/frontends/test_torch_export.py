@@ -30,8 +30,26 @@ from net_for_test import Net
 def good():
     return Net(), (torch.zeros(2, 4),), {"x": {0: torch.export.Dim("batch", min=1, max=8)}}
 
+def unbounded():
+    return Net(), (torch.zeros(2, 4),), {"x": {0: torch.export.Dim("batch")}}
+
+def found_by_torch():
+    return Net(), (torch.zeros(2, 4),), {"x": {0: torch.export.Dim.AUTO}}
+
+def made_dynamic():
+    return Net(), (torch.zeros(2, 4),), ({0: torch.export.Dim.DYNAMIC(max=8)},)
+
 def wrong():
     return Net()
+
+def raises():
+    return torch.zeros(2) @ torch.zeros(3)
+
+def exits():
+    raise SystemExit(0)
+
+def needs(size):
+    return Net(), (torch.zeros(2, size),)
 
 def unexportable():
     class Bad(torch.nn.Module):
@@ -64,6 +82,25 @@ def test_a_factory_names_its_dimensions_and_its_places() -> None:
 
 
 @pytest.mark.usefixtures("module")
+def test_a_dimension_without_limits_is_a_name_without_a_range() -> None:
+    source = frontends.load("factories_for_test:unbounded")
+    assert source.dims == {}
+    (x,) = source.model.graph.inputs
+    assert x.shape is not None
+    assert str(x.shape[0]) == "batch"
+
+
+@pytest.mark.usefixtures("module")
+@pytest.mark.parametrize("name", ["found_by_torch", "made_dynamic"])
+def test_a_dimension_that_torch_names_stays_symbolic(name: str) -> None:
+    source = frontends.load(f"factories_for_test:{name}")
+    assert source.dims == {}
+    (x,) = source.model.graph.inputs
+    assert x.shape is not None
+    assert not isinstance(x.shape[0], int)
+
+
+@pytest.mark.usefixtures("module")
 def test_the_reference_is_the_module_and_the_import_equals_it() -> None:
     source = frontends.load("factories_for_test:good")
     x = np.random.default_rng(0).standard_normal((3, 4), dtype=np.float32)
@@ -83,6 +120,10 @@ def test_the_digest_does_not_change_from_export_to_export() -> None:
 BROKEN = {
     "wrong": (UsageError, "returned Net"),
     "missing": (UsageError, "cannot import"),
+    "raises": (UsageError, "factories_for_test:raises failed\n(.*\n)*.*RuntimeError: .*\n.*factories_for_test.py:21"),
+    "exits": (UsageError, "factories_for_test:exits failed\n(.*\n)*.*SystemExit: 0\n.*factories_for_test.py:24"),
+    "needs": (UsageError, r"factories_for_test:needs takes arguments\n(.*\n)*.*\(size\)"),
+    "torch": (UsageError, "factories_for_test:torch is no function"),
     "unexportable": (InvalidModelError, "unexportable"),
 }
 
@@ -95,6 +136,22 @@ def test_a_broken_factory_is_exit_2(name: str, expected: tuple[type[Exception], 
     assert error.value.exit_code == 2  # type: ignore[attr-defined]
 
 
+@pytest.mark.parametrize(
+    "body, message",
+    {"1 +": "SyntaxError", "import sys\nsys.exit(0)": "SystemExit: 0", "\n\n1 / 0": "ZeroDivisionError"}.items(),
+)
+def test_a_module_that_cannot_be_imported_is_exit_2(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, body: str, message: str
+) -> None:
+    name = f"broken_for_test_{abs(hash(body))}"
+    (tmp_path / f"{name}.py").write_text(body)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(UsageError, match=message) as error:
+        frontends.load(f"{name}:factory")
+    assert f"{name}.py" in str(error.value)
+
+
 def test_an_exported_program_is_read_back(tmp_path: Path) -> None:
     batch = torch.export.Dim("batch", min=2, max=6)
     program = torch.export.export(Net().eval(), (torch.zeros(3, 4),), dynamic_shapes=({0: batch},))
@@ -104,6 +161,14 @@ def test_an_exported_program_is_read_back(tmp_path: Path) -> None:
     x = np.ones((2, 4), np.float32)
     (output,) = source.reference({"x": x}).values()
     np.testing.assert_allclose(output, Net().eval()(torch.from_numpy(x)).detach().numpy(), rtol=1e-6)
+
+
+def test_an_exported_program_without_limits_is_read_back(tmp_path: Path) -> None:
+    shapes = ({0: torch.export.Dim("batch")},)
+    torch.export.save(
+        torch.export.export(Net().eval(), (torch.zeros(3, 4),), dynamic_shapes=shapes), tmp_path / "n.pt2"
+    )
+    assert frontends.load(str(tmp_path / "n.pt2")).dims == {}
 
 
 def test_a_truncated_program_is_exit_2(tmp_path: Path) -> None:
