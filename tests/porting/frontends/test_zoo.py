@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from porting import frontends
+from porting.errors import InvalidModelError
 from porting.simulation.interpreter import Interpreter
 
 transformers = pytest.importorskip("transformers")
@@ -107,6 +108,7 @@ CONFIGS: dict[str, dict[str, Any]] = {
     "gpt_oss": {**SMALL, **HEADS, "num_local_experts": 6, "num_experts_per_tok": 2, "sliding_window": 4},
     "deepseek_v2": {**SMALL, **LATENT, "topk_method": "group_limited_greedy", "norm_topk_prob": False},
     "deepseek_v3": {**SMALL, **LATENT, "rope_parameters": YARN},
+    # So many heads that no two keys of the indexer score exactly 0, where transformers and ONNX choose differently.
     "deepseek_v32": {**SMALL, **LATENT, "index_n_heads": 16, "index_head_dim": 24, "index_topk": 4},
     "olmoe": {**SMALL, "num_experts": 6, "num_experts_per_tok": 2},
     "granitemoe": {**SMALL, "num_local_experts": 6, "num_experts_per_tok": 2},
@@ -121,8 +123,10 @@ CONFIGS: dict[str, dict[str, Any]] = {
 }
 # fmt: on
 
+REFUSED = {"deepseek_v2": "complex"}
+"""Architectures that do not export, and a word of the reason: its rotation is written in complex numbers."""
 QUICK = ("llama", "deepseek_v3", "gpt_oss")
-ALL = [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in CONFIGS]
+ALL = [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in CONFIGS if name not in REFUSED]
 TOLERANCE = 1e-4
 """Relative L2 in float32: two orders above what reordered sums of these widths give, far below any wrong weight."""
 
@@ -164,3 +168,12 @@ def test_imported_model_equals_eager(kind: str, tmp_path: Path) -> None:
         assert expected.abs().max() > 0
         assert distance(run({"input_ids": ids})["logits"], expected) < TOLERANCE
         assert distance(source.reference({"input_ids": ids.numpy()})["logits"], expected) < TOLERANCE
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", REFUSED)
+def test_what_does_not_export_is_refused_with_the_reason(kind: str, tmp_path: Path) -> None:
+    write(tmp_path, kind)
+    with pytest.raises(InvalidModelError, match="does not export") as caught:
+        frontends.load(str(tmp_path))
+    assert REFUSED[kind] in str(caught.value.met)
