@@ -63,10 +63,14 @@ def raised_at(error: BaseException) -> str | None:
     """``file:line`` where an error of the user's own code came from; None when it never got there."""
     if isinstance(error, SyntaxError) and error.filename:
         return f"{_relative(error.filename)}:{error.lineno}"
-    installed = tuple(sysconfig.get_paths()[name] for name in ("stdlib", "purelib", "platlib"))
     frames = traceback.extract_tb(error.__traceback__)[1:]  # The first is the one of ours that caught it.
-    own = [f for f in frames if os.path.exists(f.filename) and not f.filename.startswith(installed)]
+    own = [f for f in frames if os.path.exists(f.filename) and not _installed(f.filename)]
     return f"{_relative(own[-1].filename)}:{own[-1].lineno}" if own else None
+
+
+def _installed(file: str) -> bool:
+    standard = sysconfig.get_paths()["stdlib"] + os.sep
+    return file.startswith(standard) or "site-packages" in file or "dist-packages" in file
 
 
 def _relative(file: str) -> str:
