@@ -54,6 +54,18 @@ def test_a_good_file_gives_model_digest_and_reference(tmp_path: Path) -> None:
     assert source.digest == frontends.load(str(path)).digest
 
 
+def test_a_model_without_outputs_is_refused(tmp_path: Path) -> None:
+    proto = model()
+    del proto.graph.output[:]
+    with pytest.raises(InvalidModelError, match="has no outputs"):
+        frontends.load(str(saved(tmp_path, proto)))
+
+
+def test_an_empty_source_is_called_empty() -> None:
+    with pytest.raises(UsageError, match="SOURCE is empty"):
+        frontends.load("")
+
+
 def test_external_data_is_read_and_is_part_of_the_digest(tmp_path: Path) -> None:
     path = external(tmp_path)
     before = frontends.load(str(path))
