@@ -102,6 +102,11 @@ class Pipeline:
         linears = (linear for _, linear in quantizable(self.model, style) if not isinstance(linear, str))
         return list(dict.fromkeys(linear.activation for linear in linears))
 
+    @property
+    def unused_permissions(self) -> list[str]:
+        """Operators of ``allow_unknown`` that let no node through: perhaps misspelt."""
+        return sorted(self.target.allow_unknown - {f.op_type for f in (*self.allowed, *self.failures)})
+
     def require_legal(self) -> None:
         """Raise for nodes without a legal form: IllegalModelError, or UnknownLegalityError when all are unknown."""
         if not self.failures:

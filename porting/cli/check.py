@@ -28,6 +28,8 @@ def command(source: str, as_is: bool, as_json: bool, **rest: Any) -> int:
 
     target = options.resolved(rest)
     checked = check_source(frontends.load(source), target, as_is=as_is)
+    for operator in checked.unused_permissions:
+        click.echo(f"note: --allow-unknown {operator}: no node of unknown legality has this operator", err=True)
     if as_json:
         click.echo(json.dumps(checked.to_json(), indent=1, sort_keys=True, ensure_ascii=False))
     else:
