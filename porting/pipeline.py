@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import onnx_ir as ir
 
@@ -151,6 +151,23 @@ class Pipeline:
         self.passes.append(type(step).__name__)
         self.applied += getattr(result, "applied", ())
         return bool(result.modified)
+
+
+def describe_untried(failures: Sequence[Failure], why: str) -> str:
+    """Nodes with no legal form that no rewrite was tried on: those with equal reasons together, every place named."""
+    groups: dict[tuple[object, ...], list[Failure]] = {}
+    for failure in failures:
+        key = (failure.verdict, *((r.rule, r.met, r.allowed) for r in failure.reasons))
+        groups.setdefault(key, []).append(failure)
+    texts = []
+    for group in groups.values():
+        lines = [f"{group[0].verdict}: {_nodes(len(group))}"]
+        lines += [f"  {f.operator} {f.node!r} from {f.place}" for f in group]
+        for index, reason in enumerate(group[0].reasons):
+            lines.append(f"  rule   {reason.rule}: {reason.met}; allowed: {reason.allowed}")
+            lines += [f"         [source: {s}]" for s in dict.fromkeys(f.reasons[index].source for f in group)]
+        texts.append("\n".join([*lines, f"  tried  nothing: {why}"]))
+    return "\n\n".join(texts)
 
 
 def describe(failure: Failure) -> str:
