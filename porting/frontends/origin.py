@@ -15,6 +15,7 @@ from porting_passes import provenance
 _SCOPES = "pkg.torch.onnx.name_scopes"
 _CLASSES = "pkg.torch.onnx.class_hierarchy"
 _TRACE = "pkg.torch.onnx.stack_trace"
+_NO_MODULE = "_empty_nn_module_stack_from_metadata_hook"  # torch's word for a node that it made itself
 _FRAME = re.compile(r'File "([^"]+)", line (\d+)')
 _NOT_USER_CODE = ("torch/nn/modules/", "torch/_", "torch/onnx/", "torch/export/", "torch/utils/", "torch/fx/")
 
@@ -48,7 +49,7 @@ def _place(node: ir.Node) -> tuple[str | None, str | None, str | None, int | Non
     line = None
     scopes, classes = _list(metadata.get(_SCOPES)), _list(metadata.get(_CLASSES))
     # The last scope is the node itself, the one before it the innermost module; the first is the root, unnamed.
-    if len(scopes) >= 2:
+    if len(scopes) >= 2 and scopes[-2] != _NO_MODULE:
         module = scopes[-2] or None
         if len(classes) >= 2:
             class_name = classes[-2].rsplit(".", 1)[-1]
