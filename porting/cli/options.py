@@ -133,6 +133,20 @@ def names(text: str) -> tuple[str, ...]:
     return tuple(part.strip() for part in text.split(",") if part.strip())
 
 
+def require_writable(path: Path | None) -> None:
+    """UsageError where a file cannot be written: before the work, not after it. Leaves everything as it is."""
+    if path is None or (path.exists() and not path.is_file() and not path.is_dir()):
+        return  # Opening a pipe would wait for its reader.
+    existed = path.exists()
+    try:
+        with open(path, "ab"):
+            pass
+    except OSError as error:
+        raise UsageError(f"cannot write {path}", met=error.strerror, fix="a file in a folder that exists") from error
+    if not existed:
+        path.unlink()
+
+
 def write(path: Path, text: str) -> None:
     """Write a report file; UsageError where the place cannot be written."""
     try:

@@ -69,4 +69,5 @@ def command(out: Path, source: str, weights: WeightPlace | None, threads: int, f
         click.echo(f"{out}: ported without weights; parity not measured")
         return 0
     print_parity(parity, out)
+    click.echo(f"  report: {out / 'report.html'}")
     return 1 if parity.verdict == "fail" else 0

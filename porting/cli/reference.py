@@ -6,6 +6,8 @@ from pathlib import Path
 
 import click
 
+from porting.cli import options
+
 
 @click.command("reference")
 @click.argument("source")
@@ -18,6 +20,7 @@ def command(source: str, inputs: Path, outputs: Path) -> None:
     """
     from porting import frontends, samples
 
+    options.require_writable(outputs)
     loaded = frontends.load(source)
     count = samples.run_file(loaded.reference, loaded.model.graph.inputs, inputs, outputs)
     click.echo(f"{outputs}: {count} samples of {source} on {loaded.reference.name}")
