@@ -17,13 +17,17 @@ SCHEMA_VERSION = 1
 
 @dataclasses.dataclass(frozen=True)
 class Checked:
-    """nodes: how many were judged. failures: all of them, in the order of the graph."""
+    """nodes: how many were judged. failures: all of them, in the order of the graph.
+
+    unused_permissions: operators that the target lets through unknown, and that let no node through.
+    """
 
     source: Source
     target: Target
     as_is: bool
     nodes: int
     failures: tuple[Failure, ...]
+    unused_permissions: tuple[str, ...] = ()
 
     @property
     def verdict(self) -> str:
@@ -70,6 +74,7 @@ def check_source(source: Source, target: Target, *, as_is: bool = False) -> Chec
     pipeline.bind(source.dims)
     if as_is:
         failures = _judge_all(pipeline)
+        pipeline.failures = failures
     else:
         pipeline.to_float_surface()
         if not pipeline.failures:
@@ -78,7 +83,7 @@ def check_source(source: Source, target: Target, *, as_is: bool = False) -> Chec
             pipeline.quantize({v.name or "": ActivationRange(-1.0, 1.0) for v in pipeline.activations()})
         failures = pipeline.failures
     nodes = sum(1 for _ in pipeline.model.graph.all_nodes())
-    return Checked(source, target, as_is, nodes, tuple(failures))
+    return Checked(source, target, as_is, nodes, tuple(failures), tuple(pipeline.unused_permissions))
 
 
 def _quantizes_as_nodes(target: Target) -> bool:
@@ -90,12 +95,12 @@ def _judge_all(pipeline: Pipeline) -> list[Failure]:
     model = pipeline.model
     operator_set = pipeline.target.surface.operator_set
     opset = model.opset_imports.get("", 1)
-    failures = []
+    failures: list[Failure] = []
     for node in model.graph.all_nodes():
         verdict = check(node, operator_set, opset, pipeline.dims)
         if not isinstance(verdict, Illegal | Unknown):
             continue
-        if isinstance(verdict, Unknown) and node.op_type in pipeline.target.allow_unknown:
-            continue
-        failures.append(failure_of(node, verdict))
+        failure = failure_of(node, verdict)
+        let_through = isinstance(verdict, Unknown) and node.op_type in pipeline.target.allow_unknown
+        (pipeline.allowed if let_through else failures).append(failure)
     return failures

@@ -59,7 +59,10 @@ def _refuse_existing(out: Path, force: bool) -> None:
 def _lock(out: Path) -> Iterator[None]:
     path = out.with_name(f".{out.name}.lock")
     while True:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        try:
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        except FileNotFoundError as error:  # A folder that takes no files, as /proc.
+            raise OutputError(f"cannot write {out}", met=error.strerror, where=out.parent, fix="another -o") from error
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -119,6 +122,6 @@ def _disk_errors(out: Path) -> Iterator[None]:
             ) from error
         if error.errno in _UNWRITABLE:
             raise OutputError(
-                f"cannot write {out}", met=os.strerror(error.errno or 0), where=error.filename or out
+                f"cannot write {out}", met=os.strerror(error.errno or 0), where=error.filename or out, fix="another -o"
             ) from error
         raise

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import onnx_ir as ir
 
@@ -107,6 +107,11 @@ class Pipeline:
         linears = (linear for _, linear in quantizable(self.model, style) if not isinstance(linear, str))
         return list(dict.fromkeys(linear.activation for linear in linears))
 
+    @property
+    def unused_permissions(self) -> list[str]:
+        """Operators of ``allow_unknown`` that let no node through: perhaps misspelt."""
+        return sorted(self.target.allow_unknown - {f.op_type for f in (*self.allowed, *self.failures)})
+
     def require_legal(self) -> None:
         """Raise for nodes without a legal form: IllegalModelError, or UnknownLegalityError when all are unknown."""
         if not self.failures:
@@ -151,6 +156,23 @@ class Pipeline:
         self.passes.append(type(step).__name__)
         self.applied += getattr(result, "applied", ())
         return bool(result.modified)
+
+
+def describe_untried(failures: Sequence[Failure], why: str) -> str:
+    """Nodes with no legal form that no rewrite was tried on: those with equal reasons together, every place named."""
+    groups: dict[tuple[object, ...], list[Failure]] = {}
+    for failure in failures:
+        key = (failure.verdict, *((r.rule, r.met, r.allowed) for r in failure.reasons))
+        groups.setdefault(key, []).append(failure)
+    texts = []
+    for group in groups.values():
+        lines = [f"{group[0].verdict}: {_nodes(len(group))}"]
+        lines += [f"  {f.operator} {f.node!r} from {f.place}" for f in group]
+        for index, reason in enumerate(group[0].reasons):
+            lines.append(f"  rule   {reason.rule}: {reason.met}; allowed: {reason.allowed}")
+            lines += [f"         [source: {s}]" for s in dict.fromkeys(f.reasons[index].source for f in group)]
+        texts.append("\n".join([*lines, f"  tried  nothing: {why}"]))
+    return "\n\n".join(texts)
 
 
 def describe(failure: Failure) -> str:

@@ -82,6 +82,8 @@ def port(request: Request, say: Say = lambda line: None) -> Parity | None:
         pipeline.require_legal()
         meant = _quantized(pipeline, ranges)
         pipeline.require_legal()
+        for operator in pipeline.unused_permissions:
+            say(f"note      --allow-unknown {operator}: no node of unknown legality has this operator")
 
         say("emit      model, weights, provenance")
         _emit(folder, pipeline, meant, ranges, request.weights)

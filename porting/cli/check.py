@@ -24,15 +24,20 @@ def command(source: str, as_is: bool, as_json: bool, **rest: Any) -> int:
     """
     from porting import frontends
     from porting.check import check_source
-    from porting.pipeline import describe
+    from porting.pipeline import describe, describe_untried
 
     target = options.resolved(rest)
     checked = check_source(frontends.load(source), target, as_is=as_is)
+    for operator in checked.unused_permissions:
+        click.echo(f"note: --allow-unknown {operator}: no node of unknown legality has this operator", err=True)
     if as_json:
         click.echo(json.dumps(checked.to_json(), indent=1, sort_keys=True, ensure_ascii=False))
     else:
-        for failure in checked.failures:
-            click.echo(describe(failure) + "\n")
+        if as_is and checked.failures:
+            click.echo(describe_untried(checked.failures, "rewrites were not tried (--as-is)") + "\n")
+        elif not as_is:
+            for failure in checked.failures:
+                click.echo(describe(failure) + "\n")
         click.echo(
             f"{checked.verdict}: {checked.nodes} nodes on {target.specification}, surface {target.surface.name}; "
             f"{sum(f.verdict == 'illegal' for f in checked.failures)} illegal, "

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
@@ -16,7 +16,9 @@ if TYPE_CHECKING:
     from porting.target import Target
 
 Command = TypeVar("Command", bound=Callable[..., Any])
+Value = TypeVar("Value")
 
+MOST = (1 << 31) - 1  # what the vendors' converters hold a dimension in
 DTYPES = ("float32", "float16", "bfloat16")
 
 
@@ -33,8 +35,8 @@ class ShapeType(click.ParamType[tuple[str, tuple[int | str | None, ...]]]):
         parts = text.split("x") if text else []
         if not separator or not name or not all(re.fullmatch(r"\d+|\?|[A-Za-z_]\w*", p) for p in parts):
             self.fail(f"{value!r} is not NAME=DIMS, e.g. x=1x3x224x224 or x=batchx3x?x?", param, ctx)
-        if any(p.isdigit() and int(p) == 0 for p in parts):
-            self.fail(f"{value!r} has a dimension of 0", param, ctx)
+        if any(p.isdigit() and not 0 < int(p) <= MOST for p in parts):
+            self.fail(f"{value!r}: a dimension is 1 to {MOST}", param, ctx)
         return name, tuple(int(p) if p.isdigit() else None if p == "?" else p for p in parts)
 
 
@@ -51,8 +53,8 @@ class DimType(click.ParamType[tuple[str, tuple[int, int]]]):
         if not match:
             self.fail(f"{value!r} is not NAME=LOW..HIGH, e.g. batch=1..8, or NAME=N", param, ctx)
         low, high = int(match[2]), int(match[3] or match[2])
-        if not 1 <= low <= high:
-            self.fail(f"{value!r}: an interval runs from 1 or more up to its end", param, ctx)
+        if not 1 <= low <= high <= MOST:
+            self.fail(f"{value!r}: an interval runs from 1 or more up to its end, {MOST} at most", param, ctx)
         return match[1], (low, high)
 
 
@@ -128,10 +130,20 @@ def resolved(given: dict[str, Any]) -> Target:
         given.pop("surface"),
         scheme=given.pop("scheme"),
         dtype=given.pop("dtype"),
-        shapes=dict(given.pop("shapes")),
-        dims=dict(given.pop("dims")),
+        shapes=_once("--shape", given.pop("shapes")),
+        dims=_once("--dim", given.pop("dims")),
         allow_unknown=frozenset(names(given.pop("allow_unknown"))),
     )
+
+
+def _once(option: str, pairs: Sequence[tuple[str, Value]]) -> dict[str, Value]:
+    found: dict[str, Value] = {}
+    for name, value in pairs:
+        if found.setdefault(name, value) != value:
+            raise UsageError(
+                f"{option} says two things of {name!r}", met=f"{found[name]} and {value}", fix="one of them"
+            )
+    return found
 
 
 def threads(command: Command) -> Command:
@@ -148,6 +160,20 @@ def threads(command: Command) -> Command:
 def names(text: str) -> tuple[str, ...]:
     """A comma-separated list without blanks and empties."""
     return tuple(part.strip() for part in text.split(",") if part.strip())
+
+
+def require_writable(path: Path | None) -> None:
+    """UsageError where a file cannot be written: before the work, not after it. Leaves everything as it is."""
+    if path is None or (path.exists() and not path.is_file() and not path.is_dir()):
+        return  # Opening a pipe would wait for its reader.
+    existed = path.exists()
+    try:
+        with open(path, "ab"):
+            pass
+    except OSError as error:
+        raise UsageError(f"cannot write {path}", met=error.strerror, fix="a file in a folder that exists") from error
+    if not existed:
+        path.unlink()
 
 
 def write(path: Path, text: str) -> None:

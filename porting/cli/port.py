@@ -6,8 +6,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
 from porting.cli import options
+from porting.errors import UsageError
 
 if TYPE_CHECKING:
     from porting.emit import WeightPlace
@@ -57,10 +59,18 @@ def command(out: Path, source: str, weights: WeightPlace | None, threads: int, f
     from porting.port import Request, port
 
     target = options.resolved(rest)
+    chosen = click.get_current_context().get_parameter_source("method") is not ParameterSource.DEFAULT
+    if not target.quantizes and (chosen or rest["calibrate"] is not None):
+        raise UsageError(
+            f"--calibrate and --calibration-method say nothing to scheme {target.scheme!r}",
+            required="a scheme that quantizes activations",
+            fix="--scheme w8a8-static; data to compare on are --inputs",
+        )
     request = Request(source, target, out, **rest, weights=weights or "beside", threads=threads, force=force)
     parity = port(request, say=lambda line: click.echo(line, err=True))
     if parity is None:
         click.echo(f"{out}: ported without weights; parity not measured")
         return 0
     print_parity(parity, out)
+    click.echo(f"  report: {out / 'report.html'}")
     return 1 if parity.verdict == "fail" else 0

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import click
 
+from porting.cli import options
+
 
 @click.command("reference")
 @click.argument("source")
@@ -21,6 +23,7 @@ def command(source: str, inputs: Path, outputs: Path) -> None:
     from porting import frontends, samples
     from porting.data import open_data
 
+    options.require_writable(outputs)
     loaded = frontends.load(source)
     data = open_data(inputs, loaded, loaded.model.graph.inputs)
     count = samples.run_file(loaded.reference, data, outputs)

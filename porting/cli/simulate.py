@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from porting.cli import options
+
 if TYPE_CHECKING:
     import numpy as np
 
@@ -35,6 +37,7 @@ def command(out: Path, inputs: Path, outputs: Path, numerics: str) -> None:
     from porting.simulation.interpreter import Interpreter
     from porting_kernels import dtypes
 
+    options.require_writable(outputs)
     port = PortFolder.open(out)
     torch.set_num_threads(1)  # A matrix product differs in its last bits between one thread and two.
     interpreter = Interpreter(port.executable, numerics=port.numerics(numerics))

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from porting.parity.report.numbers import decibel
 from porting.parity.result import Parity
 
 _COLOURS = {"pass": "green", "fail": "red", "ambiguous": "yellow", "not_measured": "yellow"}
@@ -22,7 +23,7 @@ def print_parity(parity: Parity, out: Path) -> None:
         click.echo(f"  ... and {len(parity.reasons) - _REASONS} more, all in parity.json")
     click.echo(f"  {'output':<28} {'cosine':>10} {'SQNR dB':>8} {'rel L2':>9} {'max abs':>9}")
     for name, m in parity.outputs.items():
-        click.echo(f"  {name[-28:]:<28} {_number(m.cosine, '10.6f')} {_number(m.sqnr_db, '8.1f')} "
+        click.echo(f"  {name[-28:]:<28} {_number(m.cosine, '10.6f')} {_decibel(m.sqnr_db)} "
                    f"{_number(m.rel_l2, '9.2e')} {_number(m.max_abs, '9.2e')}")  # fmt: skip
     for name, m in parity.fidelity.outputs.items():
         click.echo(f"  fidelity of {name}: rel L2 {m.rel_l2:.2e} against {parity.fidelity.against}")
@@ -32,8 +33,11 @@ def print_parity(parity: Parity, out: Path) -> None:
     )[:3]
     for layer in worst:
         assert layer.isolated is not None
-        click.echo(f"  layer {layer.anchor.source} ({layer.anchor.place}): isolated rel L2 {layer.isolated.rel_l2:.2e}")
-    click.echo(f"  report: {out / 'report.html'}")
+        click.echo(f"  layer {layer.anchor.place}, {layer.anchor.source}: isolated rel L2 {layer.isolated.rel_l2:.2e}")
+
+
+def _decibel(value: float | None) -> str:
+    return f"{'-' if value is None else decibel(value):>8}"
 
 
 def _number(value: float | None, form: str) -> str:

@@ -50,6 +50,9 @@ def command(
 
     if update_baseline and baseline is None:
         raise UsageError("--update-baseline writes to a file", fix="--baseline FILE")
+    for path in (junit, html, baseline if update_baseline else None):
+        options.require_writable(path)
+    before = baselines.load(baseline) if baseline is not None and not update_baseline else None
     parity = verify(out, source=source, inputs=inputs, budget=budget, memory=memory, threads=threads)
     document = parity.to_json()
     print_parity(parity, out)
@@ -58,8 +61,8 @@ def command(
     if update_baseline and baseline is not None:
         baselines.store(document, baseline)
         click.echo(f"  baseline: {baseline}")
-    elif baseline is not None:
-        checks = baselines.compare(document, baselines.load(baseline))
+    elif before is not None:
+        checks = baselines.compare(document, before)
         regressions = [check for check in checks if check.verdict == "fail"]
         for check in regressions:
             click.echo(f"  worse than the baseline: {check.sentence()}")
@@ -67,6 +70,8 @@ def command(
     if junit is not None:
         document["checks"] += [check.to_json() for check in checks]
         options.write(junit, junits.render(document, strict=strict))
+        click.echo(f"  junit: {junit}")
     if html is not None:
         options.write(html, report.render(parity.to_json(), manifest.without_report(manifest.read(out))))
+        click.echo(f"  report: {html}")
     return 1 if failed else 0

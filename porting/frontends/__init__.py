@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from porting.errors import UsageError
+from porting.errors import InvalidModelError, UsageError
 from porting.frontends.source import Source
 
 __all__ = ["Source", "load"]
@@ -18,6 +18,17 @@ def load(text: str) -> Source:
 
     Raises UsageError when it looks like none of them or does not exist, InvalidModelError when it is broken.
     """
+    source = _import(text)
+    if not source.model.graph.outputs:
+        raise InvalidModelError(
+            f"{text} has no outputs", required="at least one", fix="export it again with what it is to compute"
+        )
+    return source
+
+
+def _import(text: str) -> Source:
+    if not text:
+        raise UsageError("SOURCE is empty", required="an .onnx file, a .pt2 file, or package.module:factory")
     path = Path(text)
     if not path.exists() and _FACTORY.fullmatch(text):
         from porting.frontends import torch_export

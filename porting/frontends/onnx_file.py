@@ -15,10 +15,12 @@ from google.protobuf.message import DecodeError
 from porting.errors import InvalidModelError
 from porting.frontends import origin
 from porting.frontends.source import Arrays, Reference, Source
-from porting_passes.infer_shapes import without_weights
+from porting_passes.infer_shapes import InferShapes, without_weights
+from porting_passes.scopes import nodes
 
 OLDEST_OPSET = 11
 _CHUNK = 1 << 22
+_DEFAULT = ("", "ai.onnx")
 
 
 def load(path: Path) -> Source:
@@ -55,6 +57,7 @@ def read_model(path: Path) -> ir.Model:
         raise InvalidModelError(
             f"{path} is not a whole ONNX file", required="a graph and its opset imports", met="neither or one of them"
         )
+    _spell_default_domain(path, proto)
     for tensor in _tensors(proto):
         if tensor.data_location == onnx.TensorProto.EXTERNAL:
             _check_external(path, tensor)
@@ -64,7 +67,54 @@ def read_model(path: Path) -> ir.Model:
     ir.external_data.set_base_dir(model.graph, path.parent)
     _check_opset(path, model)
     check_weights(model)
+    _forget_annotations(model)
     return model
+
+
+def _spell_default_domain(path: Path, proto: onnx.ModelProto) -> None:
+    """``ai.onnx`` becomes "", the other spelling of the same domain; a model that imports neither gets one.
+
+    That is the one its functions import, else the oldest there is: it only speaks of nodes that a port may add.
+    """
+    versions: list[int] = []
+    for owner in (proto, *proto.functions):
+        for entry in owner.opset_import:
+            if entry.domain in _DEFAULT:
+                entry.domain = ""
+        mine = sorted({entry.version for entry in owner.opset_import if entry.domain == ""}, reverse=True)
+        if len(mine) > 1:
+            raise InvalidModelError(
+                f"{path} imports two opsets of the default domain",
+                required="one of them",
+                met=" and ".join(map(str, mine)),
+                fix="export it again",
+            )
+        versions += mine
+    for graph in _graphs(proto):
+        for node in graph.node:
+            if node.domain in _DEFAULT:
+                node.domain = ""
+    if all(entry.domain != "" for entry in proto.opset_import):
+        proto.opset_import.append(onnx.helper.make_opsetid("", max(versions, default=OLDEST_OPSET)))
+
+
+def _forget_annotations(model: ir.Model) -> None:
+    """Replace the types that the file gives to inner values by inferred ones; what cannot be inferred stays.
+
+    An exporter's sample leaves numbers where the inputs have symbols: every shape computed from them would be wrong.
+    """
+    inner = [v for graph in model.graphs() for node in graph for v in node.outputs if not v.is_graph_output()]
+    annotated = [(value, value.type, value.shape) for value in inner]
+    for value in inner:
+        value.type = value.shape = None
+    InferShapes()(model)
+    for value, known, shape in annotated:
+        value.type = value.type or known
+        if value.shape is None:
+            value.shape = shape
+        elif shape is not None and len(shape) == len(value.shape):
+            dims = zip(value.shape, shape, strict=True)
+            value.shape = ir.Shape([b if isinstance(a, ir.SymbolicDim) and a.value is None else a for a, b in dims])
 
 
 def _converted(path: Path, proto: onnx.ModelProto) -> ir.Model:
@@ -102,21 +152,37 @@ def _own_tensors(model: ir.Model) -> None:
 
 
 def check_weights(model: ir.Model) -> None:
-    """Refuse NaN in any floating initializer, naming all of them. Infinities are masks and stay."""
+    """Refuse NaN in any floating constant, initializers and attributes, naming all. Infinities are masks and stay."""
     bad = []
-    for graph in model.graphs():
-        for value in graph.initializers.values():
-            if value.const_value is None or not value.const_value.dtype.is_floating_point():
-                continue
-            array = value.const_value.numpy()
-            if array.dtype.itemsize >= 2:
-                count = int(np.count_nonzero(np.isnan(array.astype(np.float32, copy=False))))
-                if count:
-                    bad.append(f"{value.name} ({count} of {array.size})")
+    for name, tensor in _constants(model):
+        if not tensor.dtype.is_floating_point():
+            continue
+        array = tensor.numpy()
+        if array.dtype.itemsize >= 2:
+            count = int(np.count_nonzero(np.isnan(array.astype(np.float32, copy=False))))
+            if count:
+                bad.append(f"{name} ({count} of {array.size})")
     if bad:
         raise InvalidModelError(
             "NaN in weights", required="finite weights", met=", ".join(bad), fix="repair the checkpoint"
         )
+
+
+def _constants(model: ir.Model) -> Iterator[tuple[str, ir.TensorProtocol]]:
+    """Every tensor of the model, subgraphs and functions included, with the name of its value or of its node."""
+    for graph in model.graphs():
+        for name, value in graph.initializers.items():
+            if value.const_value is not None:
+                yield name, value.const_value
+    for node, _ in nodes(model):
+        name = node.name or next((v.name for v in node.outputs if v.name), node.op_type)
+        for attribute in node.attributes.values():
+            if attribute.is_ref():
+                continue
+            if attribute.type == ir.AttributeType.TENSOR:
+                yield name, attribute.as_tensor()
+            elif attribute.type in (ir.AttributeType.FLOAT, ir.AttributeType.FLOATS):
+                yield name, ir.tensor(np.asarray(attribute.value, np.float32).reshape(-1))
 
 
 def open_reference(path: Path, model: ir.Model) -> Reference:
@@ -143,34 +209,51 @@ def _interpreted(model: ir.Model, refusal: str) -> Reference:
     return Reference(f"our interpreter, not independent: onnxruntime refuses the source ({refusal})", run)
 
 
+def _graphs(
+    scope: onnx.ModelProto | onnx.GraphProto | onnx.FunctionProto,
+) -> Iterator[onnx.GraphProto | onnx.FunctionProto]:
+    """The scope, or a model's graph and functions, and every graph inside its nodes."""
+    if isinstance(scope, onnx.ModelProto):
+        for part in (scope.graph, *scope.functions):
+            yield from _graphs(part)
+        return
+    yield scope
+    for node in scope.node:
+        for body in _bodies(node):
+            yield from _graphs(body)
+
+
+def _bodies(node: onnx.NodeProto) -> Iterator[onnx.GraphProto]:
+    for attribute in node.attribute:
+        if attribute.HasField("g"):
+            yield attribute.g
+        yield from attribute.graphs
+
+
 def _tensors(proto: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
-    def of_nodes(nodes: list[onnx.NodeProto]) -> Iterator[onnx.TensorProto]:
-        for node in nodes:
+    for scope in _graphs(proto):
+        if isinstance(scope, onnx.GraphProto):
+            yield from scope.initializer
+            for sparse in scope.sparse_initializer:
+                yield sparse.values
+                yield sparse.indices
+        for node in scope.node:
             for attribute in node.attribute:
                 if attribute.HasField("t"):
                     yield attribute.t
                 yield from attribute.tensors
-                for graph in (*([attribute.g] if attribute.HasField("g") else []), *attribute.graphs):
-                    yield from of_graph(graph)
-
-    def of_graph(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
-        yield from graph.initializer
-        for sparse in graph.sparse_initializer:
-            yield sparse.values
-            yield sparse.indices
-        yield from of_nodes(list(graph.node))
-
-    yield from of_graph(proto.graph)
-    for function in proto.functions:
-        yield from of_nodes(list(function.node))
 
 
 def _check_external(path: Path, tensor: onnx.TensorProto) -> None:
     entries = {e.key: e.value for e in tensor.external_data}
+    where = f"tensor {tensor.name!r} of {path}"
+    if not all(isinstance(text, str) for entry in entries.items() for text in entry):
+        raise InvalidModelError(
+            "external data is ill-described", required="text in UTF-8", met=str(entries), where=where
+        )
     location = entries.get("location", "")
     folder = path.parent.resolve()
     target = (folder / location).resolve()
-    where = f"tensor {tensor.name!r} of {path}"
     if not location or os.path.isabs(location) or not target.is_relative_to(folder):
         raise InvalidModelError(
             "external data outside the model's folder is refused",
@@ -200,7 +283,8 @@ def _check_external(path: Path, tensor: onnx.TensorProto) -> None:
 
 
 def _check_structure(path: Path, proto: onnx.ModelProto) -> None:
-    _check_acyclic(path, proto.graph)
+    for scope in _graphs(proto):
+        _check_acyclic(path, scope)
     skeleton = _without_large_weights(proto)
     try:
         onnx.shape_inference.infer_shapes(skeleton, check_type=True, strict_mode=True)
@@ -241,13 +325,19 @@ def _copy_bare(proto: onnx.ModelProto, bare: onnx.ModelProto) -> None:
             graph.input.append(onnx.helper.make_tensor_value_info(tensor.name, tensor.data_type, list(tensor.dims)))
 
 
-def _check_acyclic(path: Path, graph: onnx.GraphProto) -> None:
+def _read(node: onnx.NodeProto) -> set[str]:
+    """The names that a node waits for; those that its bodies capture are among them."""
+    inside = {name for body in _bodies(node) for inner in body.node for name in _read(inner)}
+    return inside | {name for body in _bodies(node) for name in (v.name for v in body.output)} | set(node.input)
+
+
+def _check_acyclic(path: Path, graph: onnx.GraphProto | onnx.FunctionProto) -> None:
     """Kahn's algorithm over names; what is left over lies on or behind a cycle."""
     producer = {name: i for i, node in enumerate(graph.node) for name in node.output if name}
     uses: dict[int, list[int]] = {}
     missing = [0] * len(graph.node)
     for i, node in enumerate(graph.node):
-        for name in {n for n in node.input if n}:
+        for name in _read(node):
             if name in producer:
                 uses.setdefault(producer[name], []).append(i)
                 missing[i] += 1
@@ -260,7 +350,7 @@ def _check_acyclic(path: Path, graph: onnx.GraphProto) -> None:
             if missing[user] == 0:
                 ready.append(user)
     if done < len(graph.node):
-        stuck = [n.name or n.output[0] for i, n in enumerate(graph.node) if missing[i] > 0]
+        stuck = [str(n.name or n.output[0]) for i, n in enumerate(graph.node) if missing[i] > 0]
         raise InvalidModelError(
             f"{path} has a cycle",
             required="an acyclic graph",

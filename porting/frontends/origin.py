@@ -16,6 +16,7 @@ from porting_passes import provenance
 _SCOPES = "pkg.torch.onnx.name_scopes"
 _CLASSES = "pkg.torch.onnx.class_hierarchy"
 _TRACE = "pkg.torch.onnx.stack_trace"
+_NO_MODULE = "_empty_nn_module_stack_from_metadata_hook"  # torch's word for a node that it made itself
 _FRAME = re.compile(r'File "([^"]+)", line (\d+)')
 _NOT_USER_CODE = ("torch/nn/modules/", "torch/_", "torch/onnx/", "torch/export/", "torch/utils/", "torch/fx/")
 
@@ -49,7 +50,7 @@ def _place(node: ir.Node) -> tuple[str | None, str | None, str | None, int | Non
     line = None
     scopes, classes = _list(metadata.get(_SCOPES)), _list(metadata.get(_CLASSES))
     # The last scope is the node itself, the one before it the innermost module; the first is the root, unnamed.
-    if len(scopes) >= 2:
+    if len(scopes) >= 2 and scopes[-2] != _NO_MODULE:
         module = scopes[-2] or None
         if len(classes) >= 2:
             class_name = classes[-2].rsplit(".", 1)[-1]
@@ -64,10 +65,14 @@ def raised_at(error: BaseException) -> str | None:
     """``file:line`` where an error of the user's own code came from; None when it never got there."""
     if isinstance(error, SyntaxError) and error.filename:
         return f"{_relative(error.filename)}:{error.lineno}"
-    installed = tuple(sysconfig.get_paths()[name] for name in ("stdlib", "purelib", "platlib"))
     frames = traceback.extract_tb(error.__traceback__)[1:]  # The first is the one of ours that caught it.
-    own = [f for f in frames if os.path.exists(f.filename) and not f.filename.startswith(installed)]
+    own = [f for f in frames if os.path.exists(f.filename) and not _installed(f.filename)]
     return f"{_relative(own[-1].filename)}:{own[-1].lineno}" if own else None
+
+
+def _installed(file: str) -> bool:
+    standard = sysconfig.get_paths()["stdlib"] + os.sep
+    return file.startswith(standard) or "site-packages" in file or "dist-packages" in file
 
 
 def _relative(file: str) -> str:

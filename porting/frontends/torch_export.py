@@ -7,14 +7,16 @@ a torch.nn.Module, a tuple of positional example inputs, and what torch.export.e
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import importlib
 import inspect
+import io
 import logging
 import os
 import sys
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -140,23 +142,39 @@ def _source(
 
 
 def _to_onnx(text: str, program: torch.nn.Module | torch.export.ExportedProgram, **how: Any) -> ir.Model:
-    log = logging.getLogger("torch.onnx")
-    level = log.level
-    log.setLevel(logging.ERROR)  # The exporter's remarks on torchvision say nothing about this model.
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+        with _torch_is_silent():
             exported = torch.onnx.export(
                 program, dynamo=True, opset_version=EXPORT_OPSET, optimize=True, verbose=False, **how
             )
     except Exception as error:
+        cause = error.__cause__ or error  # torch wraps it into how to report it to torch.
         raise InvalidModelError(
-            f"{text} has no ONNX form", met=f"{type(error).__name__}: {_first_line(error)}"
+            f"{text} has no ONNX form",
+            required="a module that torch.export.export takes, of operators that have an ONNX function",
+            met=f"{type(cause).__name__}: {_first_line(cause)}",
+            where=origin.raised_at(cause),
+            fix="torch.export.export(module, example_inputs) in Python, or --debug here, for all that torch says",
         ) from error
-    finally:
-        log.setLevel(level)
     assert exported is not None
     return exported.model
+
+
+@contextlib.contextmanager
+def _torch_is_silent() -> Iterator[None]:
+    """Torch's log lines, warnings and printed graphs are for its own developers: what fails is told by the error."""
+    before = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)
+    try:
+        with (
+            warnings.catch_warnings(),
+            contextlib.redirect_stdout(io.StringIO()),
+            contextlib.redirect_stderr(io.StringIO()),
+        ):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(before)
 
 
 def _bounds(shapes: Any) -> dict[str, tuple[int, int]]:

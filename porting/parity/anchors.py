@@ -35,10 +35,11 @@ class Anchor:
 
     @property
     def place(self) -> str:
-        """File and line, or module path, or the source node: what the user can open."""
-        if self.origin.file and self.origin.line:
-            return f"{self.origin.file}:{self.origin.line}"
-        return self.origin.module or self.node or self.source
+        """Module path with file and line, or what there is of them, or the source node: the user's own words for it."""
+        opened = f"{self.origin.file}:{self.origin.line}" if self.origin.file and self.origin.line else None
+        if self.origin.module and opened:
+            return f"{self.origin.module} ({opened})"
+        return self.origin.module or opened or self.node or self.source
 
 
 def of_model(model: ir.Model) -> dict[str, Provenance]:

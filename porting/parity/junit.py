@@ -25,6 +25,7 @@ def render(parity: Mapping[str, Any], *, strict: bool = False) -> str:
     Checks on one subject make one test case, which fails with every limit that does not hold. Ambiguous and
     not_measured are skipped test cases with their reason, or failures when ``strict``. There are no times in it.
     """
+    modules = {layer["name"]: layer["module"] for layer in parity["layers"] if layer["module"]}
     root = ElementTree.Element("testsuites", name="porting parity")
     totals = [0, 0, 0]
     for question, title in _SUITES.items():
@@ -39,13 +40,22 @@ def render(parity: Mapping[str, Any], *, strict: bool = False) -> str:
         for key in ("backend", "surface", "scheme", "dtype", "numerics", "inputs", "samples", "verdict"):
             ElementTree.SubElement(properties, "property", name=key, value=_clean(str(parity[key])))
         ElementTree.SubElement(properties, "property", name="question", value=title)
-        counts = [_case(suite, question, subject, checks, strict) for subject, checks in cases.items()]
+        counts = [
+            _case(suite, question, _name(question, subject, modules), checks, strict)
+            for subject, checks in cases.items()
+        ]
         numbers = [len(counts), counts.count("failure"), counts.count("skipped")]
         _set_counts(suite, numbers)
         totals = [a + b for a, b in zip(totals, numbers, strict=True)]
     _set_counts(root, totals)
     ElementTree.indent(root, " ")
     return '<?xml version="1.0" encoding="utf-8"?>\n' + ElementTree.tostring(root, encoding="unicode") + "\n"
+
+
+def _name(question: str, subject: str, modules: Mapping[str, str]) -> str:
+    """A layer's place in the user's model before the name of its value, which torch's exporter made up."""
+    module = modules.get(subject) if question in ("isolated", "overflow") else None
+    return f"{module}: {subject}" if module else subject
 
 
 def _set_counts(element: ElementTree.Element, numbers: Sequence[int]) -> None:
@@ -56,9 +66,9 @@ def _set_counts(element: ElementTree.Element, numbers: Sequence[int]) -> None:
 
 
 def _case(
-    suite: ElementTree.Element, question: str, subject: str, checks: Sequence[Mapping[str, Any]], strict: bool
+    suite: ElementTree.Element, question: str, name: str, checks: Sequence[Mapping[str, Any]], strict: bool
 ) -> str:
-    case = ElementTree.SubElement(suite, "testcase", classname=f"parity.{question}", name=_clean(subject), time="0")
+    case = ElementTree.SubElement(suite, "testcase", classname=f"parity.{question}", name=_clean(name), time="0")
     failing = {"fail", "ambiguous", "not_measured"} if strict else {"fail"}
     failed = [check for check in checks if check["verdict"] in failing]
     open_ = [check for check in checks if check["verdict"] not in ("pass", *failing)]

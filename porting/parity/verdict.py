@@ -44,7 +44,8 @@ class Check:
 
     def sentence(self) -> str:
         """The check in one line for people."""
-        return f"{self.question} {self.subject}: {self.metric} required {self.required}, met {self.met}"
+        at = f", at {self.where}" if self.where != self.subject else ""
+        return f"{self.question} {self.subject}: {self.metric} required {self.required}, met {self.met}{at}"
 
     def to_json(self) -> dict[str, Any]:
         """The entry of ``checks`` in ``parity.json``."""

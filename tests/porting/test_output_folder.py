@@ -113,6 +113,12 @@ def test_a_full_disk_is_a_clear_error(tmp_path: Path) -> None:
     assert os.listdir(tmp_path) == []
 
 
+@pytest.mark.skipif(not os.path.isdir("/proc/self"), reason="no folder that takes no files")
+def test_a_parent_that_takes_no_files_is_a_clear_error() -> None:
+    with pytest.raises(OutputError, match="cannot write"), claim(Path("/proc/porting-out")):
+        pytest.fail("the block ran")
+
+
 def test_a_parent_that_is_a_file_is_a_clear_error(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(OutputError, match=r"cannot write|no room"), claim(tmp_path / "file" / "out"):

@@ -20,7 +20,7 @@ def overflows(parity: Document) -> Markup | None:
         return None
     rows = [
         [
-            tag("td", tag("code", o["name"]), tag("small", o["place"]) if o["place"] != o["name"] else None),
+            tag("td", tag("code", o["place"]), tag("small", o["name"]) if o["place"] != o["name"] else None),
             o["dtype"],
             number(o["elements"], count(o["elements"])),
             number(o["reference_max"], scientific(o["reference_max"])),

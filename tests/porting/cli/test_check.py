@@ -92,6 +92,17 @@ def test_as_is_judges_what_a_rewrite_would_mend(tmp_path: Path) -> None:
     assert "Gelu" in result.output
 
 
+def test_as_is_says_an_equal_reason_once_and_that_nothing_was_tried(tmp_path: Path) -> None:
+    nodes = [helper.make_node("Relu", [a], [b], name=f"to_{b}") for a, b in ("xh", "hi", "iy")]
+    result = check(saved(tmp_path, *nodes, opset=18), "--backend", "cambricon-mlu370", "--as-is")
+    assert result.return_value == 3
+    assert result.output.count("rule   opset: 18") == 1
+    assert "illegal: 3 nodes" in result.output
+    assert all(f"Relu 'to_{name}' from" in result.output for name in "hiy")
+    assert "rewrites were not tried (--as-is)" in result.output
+    assert "no other form" not in result.output
+
+
 def test_a_limit_over_a_bounded_dimension_is_decided_for_the_whole_interval(tmp_path: Path) -> None:
     """A quantized model for Ascend has fixed shapes: one value in the interval is legal, two are not."""
     arguments = (ROOT / "examples" / "cnn" / "model.onnx", "--backend", "ascend-910b", "--scheme", "w8a8-static")

@@ -1,6 +1,7 @@
 """`porting verify`: the files alone, held against the source; for CI."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 from xml.etree import ElementTree
@@ -58,6 +59,29 @@ def test_it_measures_what_port_measured(made: Path, tmp_path: Path) -> None:
     suites = ElementTree.fromstring(junit.read_text())
     assert int(suites.attrib["tests"]) > 0
     assert suites.attrib["failures"] == "0"
+
+
+def test_it_ends_with_the_files_that_it_wrote(made: Path, tmp_path: Path) -> None:
+    html, junit = tmp_path / "r.html", tmp_path / "j.xml"
+    assert "report" not in run(verify.command, made / "out").output
+    output = run(verify.command, made / "out", "--html", html, "--junit", junit).output
+    assert output.endswith(f"  junit: {junit}\n  report: {html}\n")
+    assert re.search(r"layer [a-z]+\.[\w.]+ \(examples/cnn/model.py:\d+\), getitem", output), "the module comes first"
+
+
+@pytest.mark.parametrize("option", ["--junit", "--html", "--baseline", "--update-baseline"])
+def test_a_place_that_cannot_be_used_is_told_before_the_measurement(
+    made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, option: str
+) -> None:
+    monkeypatch.setattr("porting.verification.verify", lambda *_, **__: pytest.fail("it was measured"))
+    more = (
+        ["--baseline", tmp_path / "no" / "b.json", option]
+        if option.startswith("--update")
+        else [option, tmp_path / "no" / "f"]
+    )
+    error = run(verify.command, made / "out", *more).exception
+    assert isinstance(error, PortingError)
+    assert error.exit_code == 2
 
 
 @pytest.mark.parametrize("name", ["weights.bin", "model.onnx", "provenance.jsonl"])

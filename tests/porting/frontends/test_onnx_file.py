@@ -54,6 +54,18 @@ def test_a_good_file_gives_model_digest_and_reference(tmp_path: Path) -> None:
     assert source.digest == frontends.load(str(path)).digest
 
 
+def test_a_model_without_outputs_is_refused(tmp_path: Path) -> None:
+    proto = model()
+    del proto.graph.output[:]
+    with pytest.raises(InvalidModelError, match="has no outputs"):
+        frontends.load(str(saved(tmp_path, proto)))
+
+
+def test_an_empty_source_is_called_empty() -> None:
+    with pytest.raises(UsageError, match="SOURCE is empty"):
+        frontends.load("")
+
+
 def test_external_data_is_read_and_is_part_of_the_digest(tmp_path: Path) -> None:
     path = external(tmp_path)
     before = frontends.load(str(path))
@@ -204,3 +216,115 @@ def test_one_session_serves_all_samples(tmp_path: Path, monkeypatch: pytest.Monk
     for _ in range(3):
         source.reference({"x": np.zeros((1, 4), np.float32)})
     assert len(opened) == 1
+
+
+def branch(nodes: list[onnx.NodeProto], output: str) -> onnx.GraphProto:
+    return helper.make_graph(nodes, output, [], [helper.make_tensor_value_info(output, TensorProto.FLOAT, None)])
+
+
+def conditional(then: list[onnx.NodeProto]) -> onnx.ModelProto:
+    """If(c) then the last output of ``then``, else Relu(x)."""
+    other = branch([helper.make_node("Relu", ["x"], ["e"])], "e")
+    node = helper.make_node("If", ["c"], ["y"], then_branch=branch(then, then[-1].output[0]), else_branch=other)
+    graph = helper.make_graph(
+        [node],
+        "g",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [3]), helper.make_tensor_value_info("c", 9, [])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, None)],
+    )
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+
+
+def test_a_cycle_in_a_branch_is_refused_with_its_nodes(tmp_path: Path) -> None:
+    nodes = [
+        helper.make_node("Add", ["x", "b"], ["a"], name="first"),
+        helper.make_node("Relu", ["a"], ["b"], name="second"),
+    ]
+    with pytest.raises(InvalidModelError, match=r"has a cycle[\s\S]*first, second"):
+        frontends.load(str(saved(tmp_path, conditional(nodes))))
+
+
+def test_a_cycle_through_what_a_branch_captures_is_refused(tmp_path: Path) -> None:
+    proto = conditional([helper.make_node("Relu", ["late"], ["t"])])
+    proto.graph.node.append(helper.make_node("Neg", ["y"], ["late"], name="behind"))
+    with pytest.raises(InvalidModelError, match=r"has a cycle[\s\S]*behind"):
+        frontends.load(str(saved(tmp_path, proto)))
+
+
+def test_a_cycle_in_a_function_is_refused(tmp_path: Path) -> None:
+    nodes = [helper.make_node("Add", ["u", "b"], ["a"]), helper.make_node("Relu", ["a"], ["b"])]
+    proto = model([helper.make_node("F", ["x"], ["y"], domain="local")])
+    proto.functions.append(helper.make_function("local", "F", ["u"], ["b"], nodes, [helper.make_opsetid("", 17)]))
+    proto.opset_import.append(helper.make_opsetid("local", 1))
+    with pytest.raises(InvalidModelError, match="has a cycle"):
+        frontends.load(str(saved(tmp_path, proto)))
+
+
+NAN = numpy_helper.from_array(np.array([1, np.nan, 2], np.float32))
+
+
+def test_nan_in_constants_of_nodes_is_refused_wherever_they_stand(tmp_path: Path) -> None:
+    constant = helper.make_node("Constant", [], ["k"], value=NAN)
+    add = helper.make_node("Add", ["x", "k"], ["t"])
+    with pytest.raises(InvalidModelError, match=r"NaN in weights[\s\S]*k \(1 of 3\)"):
+        frontends.load(str(saved(tmp_path, conditional([constant, add]))))
+    scalar = helper.make_node("Constant", [], ["k"], value_float=float("nan"))
+    with pytest.raises(InvalidModelError, match=r"NaN in weights[\s\S]*k \(1 of 1\)"):
+        frontends.load(str(saved(tmp_path, conditional([scalar, add]))))
+    proto = conditional([helper.make_node("F", ["x"], ["t"], domain="local")])
+    body = [constant, helper.make_node("Add", ["u", "k"], ["v"])]
+    proto.functions.append(helper.make_function("local", "F", ["u"], ["v"], body, [helper.make_opsetid("", 17)]))
+    proto.opset_import.append(helper.make_opsetid("local", 1))
+    with pytest.raises(InvalidModelError, match=r"NaN in weights[\s\S]*k \(1 of 3\)"):
+        frontends.load(str(saved(tmp_path, proto)))
+
+
+def test_the_default_domain_may_be_spelled_out(tmp_path: Path) -> None:
+    proto = conditional([helper.make_node("Neg", ["x"], ["t"], domain="ai.onnx")])
+    proto.opset_import[0].domain = "ai.onnx"
+    read = frontends.load(str(saved(tmp_path, proto))).model
+    assert read.opset_imports == {"": 17}
+    assert {node.domain for node in read.graph.all_nodes()} == {""}
+
+
+def test_two_versions_of_the_default_domain_are_refused(tmp_path: Path) -> None:
+    proto = model()
+    proto.opset_import.append(helper.make_opsetid("ai.onnx", 13))
+    with pytest.raises(InvalidModelError, match=r"two opsets[\s\S]*17 and 13"):
+        frontends.load(str(saved(tmp_path, proto)))
+
+
+def test_a_model_of_custom_nodes_alone_gets_an_opset(tmp_path: Path) -> None:
+    proto = model([helper.make_node("F", ["x", "w"], ["y"], domain="acme")])
+    del proto.opset_import[:]
+    proto.opset_import.append(helper.make_opsetid("acme", 1))
+    assert frontends.load(str(saved(tmp_path, proto))).model.opset_imports == {"acme": 1, "": 11}
+    body = [helper.make_node("MatMul", ["u", "v"], ["o"])]
+    proto.functions.append(helper.make_function("acme", "F", ["u", "v"], ["o"], body, [helper.make_opsetid("", 18)]))
+    assert frontends.load(str(saved(tmp_path, proto))).model.opset_imports == {"acme": 1, "": 18}
+
+
+def test_stale_annotations_give_way_to_what_onnx_infers(tmp_path: Path) -> None:
+    """A shape that an exporter left from its sample must not become a constant behind Shape."""
+    proto = model()
+    proto.graph.value_info.append(helper.make_tensor_value_info("h", TensorProto.FLOAT, [4, 3]))
+    read = frontends.load(str(saved(tmp_path, proto))).model
+    assert [value.shape for value in read.graph.node(0).outputs] == [["n", 3]]
+
+
+def test_annotations_that_onnx_cannot_infer_stay(tmp_path: Path) -> None:
+    proto = model([helper.make_node("F", ["x", "w"], ["h"], domain="acme"), helper.make_node("Relu", ["h"], ["y"])])
+    proto.opset_import.append(helper.make_opsetid("acme", 1))
+    proto.graph.value_info.append(helper.make_tensor_value_info("h", TensorProto.FLOAT, ["n", 3]))
+    read = frontends.load(str(saved(tmp_path, proto))).model
+    (value,) = read.graph.node(0).outputs
+    assert value.shape == ["n", 3]
+    assert value.dtype == TensorProto.FLOAT
+
+
+def test_a_location_that_is_no_text_is_refused(tmp_path: Path) -> None:
+    path = external(tmp_path)
+    path.write_bytes(path.read_bytes().replace(b"data.bin", b"data\xff\xfein"))
+    with pytest.raises(InvalidModelError) as error:
+        frontends.load(str(path))
+    assert error.value.exit_code == 2

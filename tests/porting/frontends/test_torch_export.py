@@ -136,6 +136,18 @@ def test_a_broken_factory_is_exit_2(name: str, expected: tuple[type[Exception], 
     assert error.value.exit_code == 2  # type: ignore[attr-defined]
 
 
+@pytest.mark.usefixtures("module")
+def test_a_failed_export_says_what_failed_and_where_and_torch_is_silent(capfd: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(InvalidModelError) as error:
+        frontends.load("factories_for_test:unexportable")
+    text = str(error.value)
+    assert "data-dependent" in text
+    assert "TorchExportError" not in text
+    assert "factories_for_test.py:32" in text
+    assert "try " in text
+    assert capfd.readouterr() == ("", "")
+
+
 @pytest.mark.parametrize(
     "body, message",
     {"1 +": "SyntaxError", "import sys\nsys.exit(0)": "SystemExit: 0", "\n\n1 / 0": "ZeroDivisionError"}.items(),

@@ -16,7 +16,7 @@ def check(question, subject, verdict, metric="rel_l2"):
 
 def document(*checks):
     head = {"backend": "b", "surface": "s", "scheme": "none", "dtype": "float32", "numerics": "exact"}
-    return {**head, "inputs": "user", "samples": 2, "verdict": "fail", "checks": list(checks)}
+    return {**head, "inputs": "user", "samples": 2, "verdict": "fail", "layers": [], "checks": list(checks)}
 
 
 def cases(text):
@@ -37,6 +37,12 @@ def test_one_case_an_output_and_a_layer():
     assert {k: root.get(k) for k in ("tests", "failures", "skipped", "errors")} == {
         "tests": "3", "failures": "1", "skipped": "0", "errors": "0",
     }  # fmt: skip
+
+
+def test_a_layer_is_called_by_its_module_first():
+    parity = {**document(check("isolated", "c", "pass"), check("outputs", "c", "pass"))}
+    parity["layers"] = [{"name": "c", "module": "stem.1"}]
+    assert set(cases(junit.render(parity))) == {("parity.isolated", "stem.1: c"), ("parity.outputs", "c")}
 
 
 def test_a_failure_says_required_met_and_where():

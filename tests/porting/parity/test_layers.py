@@ -10,6 +10,7 @@ from porting.frontends import origin
 from porting.parity import anchors
 from porting.parity.layers import LayerComparison, LayerSums
 from porting.parity.sampling import in_order
+from porting_passes import provenance
 
 
 def compare(source, ported, samples, *, threads=1):
@@ -27,6 +28,17 @@ def test_a_model_equals_itself_in_both_views(make_net, samples):
     for layer in layers.values():
         assert layer.isolated.rel_l2 == layer.accumulated.rel_l2 == 0.0
         assert layer.anchor.place == "net.py:7"
+
+
+def test_a_place_is_the_module_before_the_file() -> None:
+    def place(**known: object) -> str:
+        origin = provenance.Provenance(sources=("getitem_18",), equal=True, **known)
+        return anchors.Anchor("v", "getitem_18", "node_3", "Add", "Add", origin).place
+
+    assert place(module="stem.1", file="net.py", line=7) == "stem.1 (net.py:7)"
+    assert place(file="net.py", line=7) == "net.py:7"
+    assert place(module="stem.1") == "stem.1"
+    assert place() == "node_3"
 
 
 def test_only_the_wrong_layer_is_wrong_in_isolation(make_net, samples):

@@ -58,7 +58,7 @@ def port():
         "files": {"model.onnx": "sha256:" + "1" * 64},
         "consumer": "atc --framework=5 --model=model.onnx",
         "weights": "beside",
-        "dims": {},
+        "dims": {}, "inputs": [], "outputs": [], "calibration": None, "digest": "sha256:" + "2" * 64,
     }  # fmt: skip
     return document
 

@@ -48,7 +48,7 @@ def test_shipped_text_can_pass_and_synthetic_cannot():
 
 def test_reasons_say_required_and_met():
     _, reasons = overall([check("fail"), check("pass")], inputs="user", samples=1)
-    assert reasons == ["outputs y: rel_l2 required <= 1, met 2.0"]
+    assert reasons == ["outputs y: rel_l2 required <= 1, met 2.0, at here"]
 
 
 def test_limits_depend_on_scheme_and_dtype():
