@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import functools
 from typing import Any
 
 import numpy as np
@@ -113,6 +114,25 @@ def eager(config: Any) -> Any:
     return module
 
 
+@functools.cache
+def _exported(case: str) -> ir.Model:
+    kind, fields = CONFIGS[case]
+    return export(instantiate(getattr(transformers, kind)(**fields)))
+
+
+def exported(case: str) -> tuple[Any, ir.Model]:
+    """transformers' model and a graph of it, without weights; exporting takes seconds and is done once a config."""
+    kind, fields = CONFIGS[case]
+    return eager(getattr(transformers, kind)(**fields)), _exported(case).clone()
+
+
+def give_weights(model: ir.Model, module: Any) -> None:
+    weights = module.state_dict()
+    for name, value in model.graph.initializers.items():
+        if value.const_value is None:
+            value.const_value = ir.tensor(weights[name].numpy(), name=name)
+
+
 def relative(actual: torch.Tensor, expected: torch.Tensor) -> float:
     return float((actual - expected).norm() / expected.norm())
 
@@ -126,13 +146,8 @@ def counts(model: ir.Model) -> dict[str, int]:
 )
 def test_fused_models_are_what_they_were(case) -> None:
     """Tolerance: the budget of a float32 port, sums in another order."""
-    kind, fields = CONFIGS[case]
-    module = eager(getattr(transformers, kind)(**fields))
-    model = export(instantiate(getattr(transformers, kind)(**fields)))
-    weights = module.state_dict()
-    for name, value in model.graph.initializers.items():
-        if value.const_value is None:
-            value.const_value = ir.tensor(weights[name].numpy(), name=name)
+    module, model = exported(case)
+    give_weights(model, module)
     Canonicalize()(model)
     ids = torch.randint(0, 64, (2, 17), generator=torch.Generator().manual_seed(1))
     unfused = Interpreter(model).run({"input_ids": ids})["logits"]
@@ -154,11 +169,8 @@ def test_fused_models_are_what_they_were(case) -> None:
 
 
 def test_a_fused_model_runs_in_stock_onnxruntime_by_its_bodies(run_onnxruntime, check_model) -> None:
-    config = transformers.DeepseekV3Config(**DEEPSEEK)
-    module, model = eager(config), export(instantiate(config))
-    for name, value in model.graph.initializers.items():
-        if value.const_value is None:
-            value.const_value = ir.tensor(module.state_dict()[name].numpy(), name=name)
+    module, model = exported("deepseek_v3")
+    give_weights(model, module)
     for step in (Canonicalize(), *language_model_fusions()):
         step(model)
     add_bodies(model)
@@ -171,8 +183,7 @@ def test_a_fused_model_runs_in_stock_onnxruntime_by_its_bodies(run_onnxruntime, 
 
 
 def test_a_model_without_weights_is_fused_alike_and_takes_them_afterwards() -> None:
-    config = transformers.DeepseekV3Config(**DEEPSEEK)
-    module, model = eager(config), export(instantiate(config))
+    module, model = exported("deepseek_v3")
     declare_weights(model)
     for step in (Canonicalize(), *language_model_fusions()):
         step(model)
