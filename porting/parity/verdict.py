@@ -149,7 +149,7 @@ class Judge:
 
     def _value(self, question: Question, name: str, measured: Metrics, where: str) -> list[Check]:
         limits = self._limits(question, name)
-        if not measured.compared:
+        if not measured.compared and not measured.nonfinite_count:
             none = f"{measured.count} elements, none of them finite" if measured.count else "no elements"
             return [Check(question, name, "compared", "not_measured", "elements to compare", none, where, "")]
         if measured.mismatches is not None:

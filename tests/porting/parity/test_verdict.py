@@ -89,6 +89,12 @@ def test_agreement_without_one_number_proves_nothing(value):
     assert [(c.metric, c.verdict) for c in checks] == [("compared", "not_measured")]
 
 
+def test_an_output_that_overflows_everywhere_fails():
+    lost = measure(torch.full((4,), 1e6), torch.full((4,), float("inf"), dtype=torch.float16))
+    assert lost.compared == 0
+    assert worst(judge(dtype="float16").values("outputs", {"y": lost}, "here")) == "fail"
+
+
 def test_masks_that_agree_are_compared():
     masks = torch.full((4,), float("-inf"))
     assert worst(judge().values("outputs", {"y": measure(masks, masks)}, "here")) == "pass"
