@@ -37,13 +37,20 @@ def load_factory(text: str) -> Source:
         sys.path.insert(0, os.getcwd())
     try:
         factory = getattr(importlib.import_module(module_name), attribute)
-    except (ImportError, AttributeError) as error:
+    except Exception as error:
         raise UsageError(
             f"cannot import {text!r}",
             required="package.module:factory, importable from the current folder or the environment",
             met=f"{type(error).__name__}: {error}",
         ) from error
-    made = factory()
+    try:
+        made = factory()
+    except Exception as error:
+        raise InvalidModelError(
+            f"{text} raised an exception",
+            required="(module, example_inputs) or (module, example_inputs, dynamic_shapes)",
+            met=f"{type(error).__name__}: {error}",
+        ) from error
     if (
         not isinstance(made, tuple)
         or len(made) not in (2, 3)

@@ -33,6 +33,9 @@ def good():
 def wrong():
     return Net()
 
+def raising():
+    raise ValueError("weights file missing")
+
 def unexportable():
     class Bad(torch.nn.Module):
         def forward(self, x):
@@ -83,6 +86,7 @@ def test_the_digest_does_not_change_from_export_to_export() -> None:
 BROKEN = {
     "wrong": (UsageError, "returned Net"),
     "missing": (UsageError, "cannot import"),
+    "raising": (InvalidModelError, r"raising[\s\S]*ValueError: weights file missing"),
     "unexportable": (InvalidModelError, "unexportable"),
 }
 
@@ -112,4 +116,12 @@ def test_a_truncated_program_is_exit_2(tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes()[:1000])
     with pytest.raises(InvalidModelError, match="not a whole exported program") as error:
         frontends.load(str(path))
+    assert error.value.exit_code == 2
+
+
+def test_a_module_that_raises_when_imported_is_exit_2(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "broken_for_test.py").write_text("raise RuntimeError('no licence')")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UsageError, match="RuntimeError: no licence") as error:
+        frontends.load("broken_for_test:make")
     assert error.value.exit_code == 2
