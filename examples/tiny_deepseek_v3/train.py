@@ -84,7 +84,7 @@ ROUTER_RATE, BALANCE_SPEED = 3e-4, 5e-3
 
 def build(experts: str) -> DeepseekV3ForCausalLM:
     return DeepseekV3ForCausalLM(
-        DeepseekV3Config(**CONFIG, attn_implementation="eager", experts_implementation=experts)
+        DeepseekV3Config(**CONFIG | {"attn_implementation": "eager", "experts_implementation": experts})
     )
 
 
@@ -117,7 +117,7 @@ def balance(model: nn.Module, loads: dict[DeepseekV3TopkRouter, torch.Tensor], s
     """Moves each expert's selection bias up when it got fewer tokens than the mean, down when more (no loss term)."""
     for gate in gates(model):
         load = loads[gate].float()
-        gate.e_score_correction_bias += speed * torch.sign(load.mean() - load)
+        gate.e_score_correction_bias.add_(torch.sign(load.mean() - load), alpha=speed)
 
 
 def train(steps: int, state_file: Path | None) -> DeepseekV3ForCausalLM:

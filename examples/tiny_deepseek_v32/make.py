@@ -75,7 +75,7 @@ FLOAT32 = re.compile(r"\.e_score_correction_bias$|\.layers\.0\.self_attn\.indexe
 def build() -> DeepseekV32ForCausalLM:
     """transformers' class in float32 with eager attention and experts, its own random weights."""
     model = DeepseekV32ForCausalLM(
-        DeepseekV32Config(**CONFIG, attn_implementation="eager", experts_implementation="eager")
+        DeepseekV32Config(**CONFIG | {"attn_implementation": "eager", "experts_implementation": "eager"})
     )
     model.train(False)
     return model

@@ -56,7 +56,8 @@ def loaded(fp8_layout: ModuleType, **overrides: Any) -> DeepseekV32ForCausalLM:
     )
     model = DeepseekV32ForCausalLM(config)
     model.load_state_dict(fp8_layout.read(FOLDER), strict=True)
-    return model.eval()
+    model.train(False)
+    return model
 
 
 def test_indexer_tensors_have_the_names_and_dtypes_of_v32(stored: dict[str, torch.Tensor]) -> None:
