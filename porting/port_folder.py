@@ -57,7 +57,8 @@ class PortFolder:
         """model.onnx as the simulation runs it. InvalidInputError when its weights were left out."""
         if self.manifest["weights"] == "none":
             raise InvalidInputError(f"{self.path} holds no weights", fix="port again without --weights none")
-        return executable(self.path / MODEL, self.surface, self.path / RANGES)
+        streamed = self.manifest["source"]["kind"] == "checkpoint"
+        return executable(self.path / MODEL, self.surface, self.path / RANGES, streamed=streamed)
 
     def numerics(self, mode: str) -> Numerics:
         """``exact``, ``backend`` (the chip's arithmetic) or ``ref64``."""

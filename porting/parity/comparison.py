@@ -122,11 +122,14 @@ def measure(
         else:
             total.merge(sums)
     tie = budget.bound("fidelity", "tie_distance", scheme=claim.scheme, dtype=claim.dtype, default=0.0)
-    fidelity = (
-        Fidelity("onnxruntime", not_measured="no file for onnxruntime was written")
-        if file is None
-        else measure_fidelity(file, ported, samples, threads=threads, tie=tie)
-    )
+    weights = sum(v.const_value.nbytes for v in ported.graph.initializers.values() if v.const_value is not None)
+    if file is None:
+        fidelity = Fidelity("onnxruntime", not_measured="no file for onnxruntime was written")
+    elif memory is not None and language and weights > memory:
+        reason = f"it would hold all {weights >> 20} MiB of weights, and --memory is {memory >> 20} MiB"
+        fidelity = Fidelity("onnxruntime", not_measured=reason)
+    else:
+        fidelity = measure_fidelity(file, ported, samples, threads=threads, tie=tie)
     return _judged(
         total, comparison, attribution, fidelity,
         claim=claim, inputs=inputs, budget=budget, samples=len(samples),

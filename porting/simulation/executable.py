@@ -12,14 +12,20 @@ import onnx_ir as ir
 
 from porting.backends import Surface
 from porting.quantization import range_file
+from porting.weights.raw import leave_in_file
 from porting_passes.quantization_style import QuantizationStyle
 from porting_passes.quantize_static import QuantizeResult, QuantizeStatic
 from porting_passes.raise_from_surface import RaiseFromSurface
 
 
-def executable(model_file: Path, surface: Surface, ranges: Path) -> ir.Model:
-    """The model in ``model_file`` with operators that have kernels; weights stay in their file."""
+def executable(model_file: Path, surface: Surface, ranges: Path, *, streamed: bool = False) -> ir.Model:
+    """The model in ``model_file`` with operators that have kernels; weights stay in their file.
+
+    streamed: large ones are read when a step needs them, within the interpreter's memory, and not mapped.
+    """
     model = ir.load(model_file)
+    if streamed:
+        leave_in_file(model)
     style = surface.quantization
     if style is not None and style.carrier == "ranges":
         if ranges.exists():

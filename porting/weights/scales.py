@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 import torch
 
 from porting.errors import InvalidModelError
+from porting.weights.reader import Reader
 from porting.weights.safetensors_file import DTYPES, Entry
 from porting.weights.store import WeightStore
 from porting_kernels.fp8 import SCALE_DTYPES, decode_scales, scale_shape
@@ -56,7 +57,7 @@ def check_scale(weight: Entry, scale: Entry | None, block: tuple[int, int]) -> N
         )
 
 
-def read_scales(store: WeightStore, scale: Entry, rows: range, columns: range) -> torch.Tensor:
+def read_scales(store: Reader, scale: Entry, rows: range, columns: range) -> torch.Tensor:
     """Part of a scale tensor as float32. InvalidModelError, naming the tensor, for NaN and infinity."""
     values = decode_scales(store.read_box(scale, rows, columns))
     finite = torch.isfinite(values)

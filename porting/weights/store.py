@@ -7,8 +7,6 @@ of 90,000 tensors is more than a process may have maps.
 from __future__ import annotations
 
 import os
-import threading
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
@@ -16,32 +14,25 @@ from types import MappingProxyType
 import torch
 
 from porting.errors import InvalidModelError
-from porting.weights.descriptors import DescriptorPool
 from porting.weights.index import INDEX, read_index, read_json
+from porting.weights.reader import Reader
 from porting.weights.safetensors_file import Entry, Header, read_header
 from porting_kernels.fp8 import BLOCK
 
-PAGE = 4096
-"""Bytes that a disk reads at least: holes below this are read over, not skipped."""
 
-
-class WeightStore:
+class WeightStore(Reader):
     """A checkpoint folder: ``model.safetensors``, or ``model.safetensors.index.json`` with its shards.
 
     entries: by tensor name; what the shards hold beyond the index is left out and counted in ``unlisted``.
-    header_bytes_read, data_bytes_read: from safetensors files so far. nan_codes: NaN among the 8-bit floats read so
-    far, by tensor (a region read twice counts twice). Safe to use from several threads.
+    header_bytes_read: so far.
     Raises InvalidModelError for an index that does not tell the truth, a malformed or truncated shard, and pickles.
     """
 
     def __init__(self, folder: Path | str, *, descriptors: int = 64) -> None:
+        super().__init__(descriptors=descriptors)
         self.folder = Path(folder)
         self.header_bytes_read = 0
-        self.data_bytes_read = 0
         self.unlisted = 0
-        self.nan_codes: Counter[str] = Counter()
-        self._pool = DescriptorPool(descriptors)
-        self._lock = threading.Lock()
         self.entries: Mapping[str, Entry] = MappingProxyType(self._read_headers())
         self.block = _block(self.folder)
 
@@ -101,65 +92,6 @@ class WeightStore:
         """A whole tensor as stored: its shape, the torch type of its bits."""
         entry = self.entry(name)
         return self.read_box(entry, range(entry.rows), range(entry.columns)).reshape(entry.shape)
-
-    def read_box(self, entry: Entry, rows: range, columns: range) -> torch.Tensor:
-        """Rows and columns of an entry seen as a matrix [entry.rows, entry.columns], in its stored dtype.
-
-        rows, columns: ascending, any step. What lies between is not read, except holes below a page.
-        """
-        dtype = entry.torch_dtype
-        if not rows or not columns:
-            return torch.empty(len(rows), len(columns), dtype=dtype)
-        width, pitch = columns[-1] + 1 - columns[0], entry.columns * rows.step
-        itemsize = dtype.itemsize
-        start = rows[0] * entry.columns + columns[0]
-        if (pitch - width) * itemsize < PAGE:
-            flat = torch.empty((len(rows) - 1) * pitch + width, dtype=dtype)
-            self.read_into(entry, start * itemsize, flat)
-        else:
-            flat = torch.empty(len(rows) * width, dtype=dtype)
-            for number, line in enumerate(flat.view(len(rows), width)):
-                self.read_into(entry, (start + number * pitch) * itemsize, line)
-            pitch = width
-        return flat.as_strided((len(rows), len(columns)), (pitch, columns.step))
-
-    def read_into(self, entry: Entry, start: int, out: torch.Tensor) -> None:
-        """Fill a contiguous tensor of any dtype with the bytes of an entry from its byte ``start`` on.
-
-        InvalidModelError when the file has become shorter, or cannot be read any more.
-        """
-        target = out.view(-1).view(torch.uint8).numpy().data
-        if start < 0 or start + len(target) > entry.length:
-            raise IndexError(f"bytes {start} to {start + len(target)} of {entry}, which has {entry.length}")
-        done = 0
-        try:
-            with self._pool.open(entry.file.path) as descriptor:
-                while done < len(target):
-                    count = os.preadv(descriptor, [target[done:]], entry.offset + start + done)
-                    if count == 0:
-                        raise InvalidModelError(
-                            "a weight file has become shorter since it was opened",
-                            required=f"{entry.file.size} bytes",
-                            met=entry.offset + start + done,
-                            where=f"{entry.file.path}, tensor {entry.name}",
-                        )
-                    done += count
-        except OSError as error:
-            raise InvalidModelError(
-                f"cannot read weights: {error}", where=f"{entry.file.path}, tensor {entry.name}"
-            ) from error
-        with self._lock:
-            self.data_bytes_read += done
-
-    def count_nan(self, entry: Entry, count: int) -> None:
-        """Add to ``nan_codes``."""
-        if count:
-            with self._lock:
-                self.nan_codes[entry.name] += count
-
-    def close(self) -> None:
-        """Close the descriptors; a later read opens them again."""
-        self._pool.close()
 
     def __enter__(self) -> WeightStore:
         return self

@@ -7,9 +7,9 @@ from collections.abc import Iterator
 
 import torch
 
+from porting.weights.reader import PAGE, Reader
 from porting.weights.safetensors_file import Entry
 from porting.weights.scales import read_scales
-from porting.weights.store import PAGE, WeightStore
 from porting_kernels import native
 
 CHUNK = 2 << 20
@@ -26,7 +26,7 @@ class Stored:
     An entry of three axes or more is a pile of matrices; the blocks begin anew with each.
     """
 
-    store: WeightStore
+    store: Reader
     entry: Entry
     scale: Entry | None = None
     block: tuple[int, int] = (1, 1)

@@ -79,10 +79,15 @@ class WeightView:
         if found is not None or entry.dtype in FLOAT8:
             check_scale(entry, found, block)
         _check_dtype(entry, found is not None, dtype)
-        stored = Stored(store, entry, found, block)
+        return cls.over(Stored(store, entry, found, block), dtype)
+
+    @classmethod
+    def over(cls, stored: Stored, dtype: torch.dtype) -> WeightView:
+        """All of a stored tensor, under its name."""
+        entry = stored.entry
         piece = Piece(stored, range(entry.rows), range(entry.columns))
         tiling = Tiling(entry.rows, entry.columns, [piece] if entry.length else [])
-        return cls(entry.shape, dtype, tiling, name)
+        return cls(entry.shape, dtype, tiling, entry.name)
 
     # The algebra
 
