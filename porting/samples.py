@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import os
+import sys
 import zipfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from pathlib import Path
@@ -192,6 +193,11 @@ def _check_fit(
     """Rows a sample takes, 0 for all. InvalidInputError where dtype or shape do not fit."""
     declared = [d if isinstance(d, int) else d.value for d in value.shape] if value.shape is not None else None
     where = f"array {value.name!r} of {path}"
+    if not dtype.isnative:
+        raise InvalidInputError(
+            "an array in the byte order of another machine", required=f"{sys.byteorder}-endian {dtype.name}",
+            met=dtype.str, where=where, fix="array.astype(array.dtype.newbyteorder('=')) before saving",
+        )  # fmt: skip
     if value.dtype is not None and value.dtype.numpy() != dtype:
         raise InvalidInputError(
             "an array of another dtype than its input", required=value.dtype.numpy().name, met=dtype.name, where=where

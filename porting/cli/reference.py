@@ -7,12 +7,13 @@ from pathlib import Path
 import click
 
 from porting.cli import options
+from porting.cli.options import PATH
 
 
 @click.command("reference")
 @click.argument("source")
-@click.option("--inputs", required=True, type=click.Path(path_type=Path), help="X.npz: one array a graph input.")
-@click.option("--outputs", required=True, type=click.Path(path_type=Path), help="Y.npz: one array a graph output.")
+@click.option("--inputs", required=True, type=PATH, help="X.npz: one array a graph input.")
+@click.option("--outputs", required=True, type=PATH, help="Y.npz: one array a graph output.")
 def command(source: str, inputs: Path, outputs: Path) -> None:
     """Run SOURCE on CPU in float32 by what it came from: onnxruntime for ONNX, the module itself for PyTorch.
 

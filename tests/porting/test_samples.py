@@ -96,6 +96,7 @@ def test_only_one_sample_is_in_memory(tmp_path):
         ({"x": np.array([["a"]], dtype=object)}, [X], "Python objects"),
         ({"x": np.asfortranarray(rows(2))}, [X], "Fortran order"),
         ({}, [X], "holds no arrays"),
+        ({"x": rows(2).astype(">f4")}, [X], "byte order(.|\\n)*little-endian float32"),
     ],
 )
 def test_data_that_do_not_fit_are_refused_before_the_first_sample(tmp_path, arrays, inputs, message):
