@@ -45,7 +45,9 @@ class BindShapes(ir.passes.InPlacePass):
         fixed: dict[str, int] = {}
         for name, dims in self._shapes.items():
             if name not in inputs:
-                raise BindShapesError(f"no input {name!r}", required=f"one of {', '.join(inputs)}", met=name)
+                raise BindShapesError(
+                    f"no input {name!r}", required=f"one of {', '.join(inputs)}", met=name, fix="one of these"
+                )
             _bind_input(inputs[name], dims, fixed)
         symbols = {
             str(dim.value)
@@ -63,7 +65,12 @@ class BindShapes(ir.passes.InPlacePass):
     def _bound(self, symbol: str, low: int, high: int, known: set[str], fixed: dict[str, int]) -> None:
         if symbol not in known:
             listed = ", ".join(sorted(known)) or "none: every input dimension is a number or nameless"
-            raise BindShapesError(f"no dimension {symbol!r}", required=f"one of {listed}", met=symbol)
+            raise BindShapesError(
+                f"no dimension {symbol!r}",
+                required=f"one of {listed}",
+                met=symbol,
+                fix="one of these, or a whole shape",
+            )
         if not 0 <= low <= high:
             raise BindShapesError(f"range of {symbol}", required="0 <= lowest <= highest", met=f"{low}..{high}")
         if symbol in fixed and not low <= fixed[symbol] <= high:
