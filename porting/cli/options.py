@@ -140,7 +140,7 @@ def threads(command: Command) -> Command:
         type=click.IntRange(min=1),
         default=os.cpu_count() or 1,
         show_default="all cores",
-        help="Samples run side by side; results do not depend on it.",
+        help="Batches run side by side; results do not depend on it.",
     )(command)
 
 

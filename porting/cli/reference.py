@@ -24,4 +24,4 @@ def command(source: str, inputs: Path, outputs: Path) -> None:
     options.require_writable(outputs)
     loaded = frontends.load(source)
     count = samples.run_file(loaded.reference, loaded.model.graph.inputs, inputs, outputs)
-    click.echo(f"{outputs}: {count} samples of {source} on {loaded.reference.name}")
+    click.echo(f"{outputs}: {count} batch{'es' * (count != 1)} of {source} on {loaded.reference.name}")
