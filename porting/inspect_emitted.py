@@ -8,12 +8,17 @@ import onnx_ir as ir
 
 from porting.backends import Surface
 from porting.errors import IllegalModelError
-from porting_passes.legality import Illegal, Legal, Unknown, check
+from porting_passes.legality import Dims, Illegal, Legal, Unknown, check
 from porting_passes.operator_set import qualified
 
 
-def violations(model_file: Path, surface: Surface, allow_unknown: frozenset[str] = frozenset()) -> list[str]:
-    """What the surface would not take: function bodies (converters), another opset, nodes that are not legal."""
+def violations(
+    model_file: Path, surface: Surface, allow_unknown: frozenset[str] = frozenset(), *, dims: Dims | None = None
+) -> list[str]:
+    """What the surface would not take: function bodies (converters), another opset, nodes that are not legal.
+
+    dims: symbol -> (least, greatest) size; without it a limit on a symbol is of unknown legality.
+    """
     model = ir.load(model_file)
     found = []
     if surface.kind == "converter" and model.functions:
@@ -22,7 +27,7 @@ def violations(model_file: Path, surface: Surface, allow_unknown: frozenset[str]
     if surface.opset is not None and opset != surface.opset:
         found.append(f"opset {opset}, not {surface.opset}")
     for node in model.graph.all_nodes():
-        verdict = check(node, surface.operator_set, opset)
+        verdict = check(node, surface.operator_set, opset, dims)
         if isinstance(verdict, Legal) or (isinstance(verdict, Unknown) and node.op_type in allow_unknown):
             continue
         word = "illegal" if isinstance(verdict, Illegal) else "of unknown legality"
@@ -30,9 +35,11 @@ def violations(model_file: Path, surface: Surface, allow_unknown: frozenset[str]
     return found
 
 
-def require_accepted(model_file: Path, surface: Surface, allow_unknown: frozenset[str] = frozenset()) -> None:
+def require_accepted(
+    model_file: Path, surface: Surface, allow_unknown: frozenset[str] = frozenset(), *, dims: Dims | None = None
+) -> None:
     """Raise IllegalModelError when the written file holds anything that the surface does not take."""
-    found = violations(model_file, surface, allow_unknown)
+    found = violations(model_file, surface, allow_unknown, dims=dims)
     if found:
         raise IllegalModelError(
             f"the emitted {model_file.name} is not what surface {surface.name} takes",

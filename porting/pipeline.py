@@ -93,7 +93,7 @@ class Pipeline:
 
     def lower(self) -> None:
         """Composite operators -> the surface's own."""
-        self._run(LowerToSurface(self.target.surface.operator_set))
+        self._run(LowerToSurface(self.target.surface.operator_set, self.dims))
 
     def activations(self) -> list[ir.Value]:
         """The values whose ranges the scheme needs, in the order of the graph."""

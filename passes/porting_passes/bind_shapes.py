@@ -24,7 +24,8 @@ class BindShapes(ir.passes.InPlacePass):
     shapes: input name -> one entry a dimension: a number fixes it, a string names it, None leaves it. dims: symbol ->
     (lowest, highest), both included.
 
-    1. A symbol with one possible value is replaced by it wherever it stands: in other inputs, inner values, outputs.
+    1. A symbol with one possible value, or with another name, is replaced wherever it stands: in other inputs, inner
+       values, outputs. A range may be given under its old or its new name.
     2. A symbol with a real range stays; :attr:`ranges` holds it after the call.
     3. A dimension that is a number in the model cannot become another one.
     Unknown inputs and symbols, wrong ranks and contradictions are BindShapesErrors that name what is known.
@@ -42,13 +43,16 @@ class BindShapes(ir.passes.InPlacePass):
         """Bind in place. Raises ShapeError when the bound shapes do not go together."""
         annotated = [(value, value.shape) for value in _values(model)]
         inputs = {value.name or "": value for value in model.graph.inputs if not value.is_initializer()}
-        fixed: dict[str, int] = {}
+        given: dict[str, int | str] = {}
         for name, dims in self._shapes.items():
             if name not in inputs:
                 raise BindShapesError(
                     f"no input {name!r}", required=f"one of {', '.join(inputs)}", met=name, fix="one of these"
                 )
-            _bind_input(inputs[name], dims, fixed)
+            _bind_input(inputs[name], dims, given)
+        renamed = {old: new for old, new in given.items() if isinstance(new, str)}
+        fixed = {old: new for old, new in given.items() if isinstance(new, int)}
+        _substitute(model, renamed)
         symbols = {
             str(dim.value)
             for value in inputs.values()
@@ -57,7 +61,8 @@ class BindShapes(ir.passes.InPlacePass):
         }
         self.ranges = {}
         for symbol, (low, high) in self._dims.items():
-            self._bound(symbol, low, high, symbols | set(fixed), fixed)
+            known = symbols | set(fixed)
+            self._bound(symbol if symbol in known else renamed.get(symbol, symbol), low, high, known, fixed)
         _substitute(model, fixed)
         _infer(model, annotated)
         return ir.passes.PassResult(model, bool(self._shapes or self._dims))
@@ -77,6 +82,7 @@ class BindShapes(ir.passes.InPlacePass):
             raise BindShapesError(f"dimension {symbol}", required=f"{low}..{high}", met=fixed[symbol])
         if low == high:
             fixed[symbol] = low
+            self.ranges.pop(symbol, None)
         elif symbol not in fixed:
             self.ranges[symbol] = (low, high)
 
@@ -118,7 +124,8 @@ def _infer(model: ir.Model, annotated: Sequence[tuple[ir.Value, ir.Shape | None]
     raise contradiction
 
 
-def _bind_input(value: ir.Value, dims: Sequence[Dim], fixed: dict[str, int]) -> None:
+def _bind_input(value: ir.Value, dims: Sequence[Dim], given: dict[str, int | str]) -> None:
+    """Bind the nameless dimensions; ``given`` takes what the user wants in the place of each symbol."""
     where = f"input {value.name}"
     known: list[int | ir.SymbolicDim] = (
         list(value.shape) if value.shape is not None else [ir.SymbolicDim(None)] * len(dims)
@@ -134,30 +141,31 @@ def _bind_input(value: ir.Value, dims: Sequence[Dim], fixed: dict[str, int]) -> 
             bound.append(old)
         elif isinstance(old, int):
             raise BindShapesError("the model fixes this dimension", required=old, met=new, where=place)
-        elif isinstance(new, str):
-            bound.append(ir.SymbolicDim(new))
-        elif new < 0:
+        elif isinstance(new, int) and new < 0:
             raise BindShapesError("a dimension is negative", required="0 or more", met=new, where=place)
+        elif old.value is None:
+            bound.append(ir.SymbolicDim(new) if isinstance(new, str) else new)
+        elif given.setdefault(str(old.value), new) != new:
+            raise BindShapesError(
+                f"dimension {old.value} has two values", required=given[str(old.value)], met=new, where=place
+            )
         else:
-            if old.value is not None and fixed.setdefault(str(old.value), new) != new:
-                raise BindShapesError(
-                    f"dimension {old.value} has two values", required=fixed[str(old.value)], met=new, where=place
-                )
-            bound.append(new)
+            bound.append(old)
     value.shape = ir.Shape(bound)
 
 
-def _substitute(model: ir.Model, fixed: Mapping[str, int]) -> None:
-    """Put numbers in the place of symbols everywhere; expressions over them are forgotten, to be inferred anew."""
-    if not fixed:
+def _substitute(model: ir.Model, given: Mapping[str, int | str]) -> None:
+    """Put numbers or names in the place of symbols everywhere; expressions over them are forgotten, inferred anew."""
+    if not given:
         return
-    words = re.compile(r"\b(" + "|".join(map(re.escape, fixed)) + r")\b")
+    words = re.compile(r"\b(" + "|".join(map(re.escape, given)) + r")\b")
 
     def bound(dim: int | ir.SymbolicDim) -> int | ir.SymbolicDim:
         if isinstance(dim, int) or dim.value is None:
             return dim
-        if dim.value in fixed:
-            return fixed[str(dim.value)]
+        if dim.value in given:
+            new = given[str(dim.value)]
+            return ir.SymbolicDim(new) if isinstance(new, str) else new
         return ir.SymbolicDim(None) if words.search(str(dim.value)) else dim
 
     for value in _values(model):

@@ -10,7 +10,7 @@ import onnx_ir as ir
 from porting_kernels.errors import PortingError
 from porting_kernels.packers import PACKERS
 from porting_passes.constants import constant_of
-from porting_passes.legality import Legal, check
+from porting_passes.legality import Dims, Legal, check
 from porting_passes.node_view import view
 from porting_passes.operator_set import OperandRow, OperatorRow, OperatorSet, qualified
 from porting_passes.row_check import reasons_against
@@ -26,11 +26,14 @@ class LowerToSurface(ir.passes.InPlacePass):
     2. A bias of zeros is left out where the row can do without; one element is spread over the channels.
     3. A row without a place for the bias says which node adds it (``follow``).
     4. No row implements the operator and the surface takes it as it is: leave it.
+
+    dims: symbol -> (least, greatest) size, as the legality check was given them.
     """
 
-    def __init__(self, operator_set: OperatorSet) -> None:
+    def __init__(self, operator_set: OperatorSet, dims: Dims | None = None) -> None:
         super().__init__()
         self._operator_set = operator_set
+        self._dims = dims or {}
 
     def call(self, model: ir.Model) -> ir.passes.PassResult:
         """Lower in place. PortingError for an operand that the row packs and that is no constant."""
@@ -48,13 +51,15 @@ class LowerToSurface(ir.passes.InPlacePass):
 
     def _row(self, node: ir.Node, opset: int) -> OperatorRow | None:
         """The row that accepts the node; else, for a node that was let through, one with unknown points only."""
-        verdict = check(node, self._operator_set, opset)
+        verdict = check(node, self._operator_set, opset, self._dims)
         if isinstance(verdict, Legal):
             return verdict.row
         rows = self._operator_set.implementing(qualified(node.domain, node.op_type))
         seen = view(node, opset)
         for row in rows:
-            if all(reason.verdict == "unknown" for reason in reasons_against(row, seen, self._operator_set, {})):
+            if all(
+                reason.verdict == "unknown" for reason in reasons_against(row, seen, self._operator_set, self._dims)
+            ):
                 return row
         return rows[0] if rows else None
 

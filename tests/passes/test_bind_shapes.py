@@ -97,3 +97,40 @@ def test_stale_annotations_of_the_file_do_not_stop_binding() -> None:
     bind_shapes(made, {"x": [3, 4]})
     assert made.graph.inputs[0].shape == [3, 4]
     assert made.graph.outputs[0].shape == [3, 4]
+
+
+def test_a_new_name_replaces_the_old_one_everywhere() -> None:
+    made = model()
+    assert bind_shapes(made, {"x": ["N", None, None, None]}) == {}
+    assert made.graph.inputs[0].shape == ["N", 3, "height", "width"]
+    assert made.graph.inputs[1].shape == ["N"]
+    assert shape(made, 1)[0] == "N"
+    assert made.graph.outputs[0].shape == ["N", 4]
+
+
+def test_a_renamed_dimension_has_its_range_under_either_name_and_the_last_one_wins() -> None:
+    made = model()
+    assert bind_shapes(made, {"x": ["N", None, None, None]}, {"N": (1, 8)}) == {"N": (1, 8)}
+    both = {"batch": (1, 8), "N": (2, 2)}
+    assert bind_shapes(model(), {"x": ["N", None, None, None]}, {"batch": (1, 8)}) == {"N": (1, 8)}
+    made = model()
+    assert bind_shapes(made, {"x": ["N", None, None, None]}, both) == {}
+    assert made.graph.outputs[0].shape == [2, 4]
+
+
+@pytest.mark.parametrize(
+    ("shapes", "words"),
+    [
+        ({"x": ["N", 3, 8, 8], "s": ["M"]}, "batch has two values.*required *N.*met *M"),
+        ({"x": ["N", 3, 8, 8], "s": [4]}, "batch has two values.*required *N.*met *4"),
+    ],
+)
+def test_one_dimension_has_one_new_name(shapes, words: str) -> None:
+    with pytest.raises(BindShapesError, match="(?s)" + words):
+        bind_shapes(model(), shapes)
+
+
+def test_two_dimensions_may_swap_names() -> None:
+    made = model()
+    bind_shapes(made, {"x": [None, None, "width", "height"]})
+    assert made.graph.inputs[0].shape == ["batch", 3, "width", "height"]

@@ -181,3 +181,37 @@ def test_a_surface_that_takes_composites_is_left_alone():
     assert not LowerToSurface(everything)(model).modified
     assert [n.op_type for n in model.graph] == ["Quantize"]
     assert model.opset_imports["porting"] == 1
+
+
+SMALL_OR_ANY = OperatorSet.from_json(
+    {
+        "surface": "made up",
+        "opset": 13,
+        "unlisted": "illegal",
+        "unlisted_reason": {"reason": "not said", "source": "page 0"},
+        "rows": [
+            row(
+                "FewRows",
+                "porting.IntegerMatMul",
+                int8("A", "B"),
+                "int32",
+                constraints=[{"text": "at most 4 rows", "expression": "dim(A, 0) <= 4", "source": "page 4"}],
+            ),
+            row("AnyRows", "porting.IntegerMatMul", int8("A", "B"), "int32"),
+        ],
+    }
+)
+
+
+@pytest.mark.parametrize(
+    ("dims", "operator"), [({"n": (1, 4)}, "FewRows"), ({"n": (1, 8)}, "AnyRows"), ({}, "AnyRows")]
+)
+def test_a_limit_on_a_symbol_is_decided_over_its_range(dims, operator):
+    model = ir.from_onnx_text(
+        '<ir_version: 8, opset_import: ["" : 13, "porting" : 1]>'
+        "agraph (int8[n, 3] a) => (int32[n, 2] y) { y = porting.IntegerMatMul(a, b) }",
+        initializers=[ir.tensor(np.ones((3, 2), np.int8), name="b")],
+    )
+    InferShapes()(model)
+    LowerToSurface(SMALL_OR_ANY, dims)(model)
+    assert [n.op_type for n in model.graph] == [operator]

@@ -190,3 +190,11 @@ def test_a_truncated_program_is_exit_2(tmp_path: Path) -> None:
     with pytest.raises(InvalidModelError, match="not a whole exported program") as error:
         frontends.load(str(path))
     assert error.value.exit_code == 2
+
+
+def test_a_module_that_raises_when_imported_is_exit_2(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "broken_for_test.py").write_text("raise RuntimeError('no licence')")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UsageError, match="RuntimeError: no licence") as error:
+        frontends.load("broken_for_test:make")
+    assert error.value.exit_code == 2
