@@ -26,6 +26,7 @@ from porting.pipeline import Pipeline
 from porting.port_folder import INPUTS, MODEL, PARITY, PROVENANCE, RANGES, REFERENCE, TWIN, PortFolder
 from porting.quantization import range_file
 from porting.quantization.calibration import calibrate
+from porting.samples import counted
 from porting.samples import write as write_samples
 from porting.target import Target
 from porting_passes import provenance
@@ -91,7 +92,7 @@ def port(request: Request, say: Say = lambda line: None) -> Parity | None:
         record = _record(request, source, unrewritten, pipeline, calibration, folder)
         parity = None
         if request.weights != "none":
-            say(f"compare   {len(samples)} samples ({inputs}) with {source.reference.name}")
+            say(f"compare   {counted(samples)} ({inputs}) with {source.reference.name}")
             parity = measure_port(
                 PortFolder(folder, record), source, unrewritten, samples,
                 inputs=inputs, budget=budget, memory=request.memory, threads=request.threads,

@@ -2,7 +2,7 @@
 
 The first dimension counts examples. An input whose first dimension is a number takes that many at a time; one whose
 first dimension is a symbol takes up to ``CHUNK``, within the symbol's range. Only one sample is in memory at a time,
-whatever the size of the files.
+whatever the size of the files; an array in Fortran order, whose rows lie spread over its file, is held whole.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import os
+import sys
 import zipfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from pathlib import Path
@@ -25,6 +26,7 @@ CHUNK = 32
 _FILE_SIZE = 64 << 20
 Arrays = dict[str, np.ndarray]
 Ranges = Mapping[str, tuple[int, int]]
+_Header = tuple[np.dtype[Any], tuple[int, ...], bool]
 
 
 class Samples:
@@ -53,6 +55,12 @@ class Samples:
         return sum(f.examples for f in self._files)
 
 
+def counted(samples: SampleSet) -> str:
+    """``450 examples in 15 batches``, or the batches alone where nothing says what an example is."""
+    batches = f"{len(samples)} batch{'es' * (len(samples) != 1)}"
+    return f"{samples.examples} examples in {batches}" if isinstance(samples, Samples) else batches
+
+
 def _files(path: Path) -> list[Path]:
     if path.is_dir():
         found = sorted(p for p in path.iterdir() if p.suffix == ".npz")
@@ -72,6 +80,7 @@ class _Member:
     dtype: np.dtype[Any]
     shape: tuple[int, ...]
     rows: int
+    fortran: bool = False
 
     def skip_header(self, stream: IO[bytes]) -> None:
         _header(stream, self.name)
@@ -93,14 +102,14 @@ class _File:
         _check_names(path, headers, inputs)
         members = []
         counts: dict[str, int] = {}
-        for name, (dtype, shape) in headers.items():
+        for name, (dtype, shape, fortran) in headers.items():
             rows = _check_fit(path, inputs[name], dtype, shape, dims, chunk)
-            members.append(_Member(name, dtype, shape, rows))
+            members.append(_Member(name, dtype, shape, rows, fortran))
             if rows:
                 counts[name] = math.ceil(shape[0] / rows)
         if len(set(counts.values())) > 1:
             raise InvalidInputError(
-                "the inputs do not hold the same number of samples",
+                "the inputs do not hold the same number of batches",
                 met=", ".join(f"{name}: {count}" for name, count in counts.items()),
                 where=path,
             )
@@ -112,16 +121,29 @@ class _File:
             try:
                 for member in self.members:
                     member.skip_header(streams[member.name])
+                whole = {m.name: self._values(streams[m.name], m, m.shape[::-1]).T for m in self.members if m.fortran}
                 for index in range(self.samples):
-                    yield {m.name: self._read(streams[m.name], m, index) for m in self.members}
+                    yield {m.name: self._read(streams[m.name], m, index, whole.get(m.name)) for m in self.members}
             finally:
                 for stream in streams.values():
                     stream.close()
 
-    def _read(self, stream: IO[bytes], member: _Member, index: int) -> np.ndarray:
-        shape = member.shape
-        if member.rows:
-            shape = (min(member.rows, member.shape[0] - index * member.rows), *shape[1:])
+    def _read(self, stream: IO[bytes], member: _Member, index: int, whole: np.ndarray | None) -> np.ndarray:
+        start = index * member.rows
+        shape = (min(member.rows, member.shape[0] - start), *member.shape[1:]) if member.rows else member.shape
+        if whole is None:
+            array = self._values(stream, member, shape)
+        else:
+            array = np.ascontiguousarray(whole[start : start + shape[0]])
+        if array.dtype.kind == "f" and not np.isfinite(array).all():
+            raise InvalidInputError(
+                "NaN or infinity in the data",
+                met=f"{np.count_nonzero(~np.isfinite(array))} of {array.size} values",
+                where=f"array {member.name!r}, batch {index}, {self.path}",
+            )
+        return array
+
+    def _values(self, stream: IO[bytes], member: _Member, shape: tuple[int, ...]) -> np.ndarray:
         size = math.prod(shape) * member.dtype.itemsize
         try:
             data = stream.read(size)
@@ -133,17 +155,10 @@ class _File:
             raise InvalidInputError(
                 f"{self.path} is truncated", required=f"{size} bytes", met=len(data), where=f"array {member.name!r}"
             )
-        array = np.frombuffer(data, member.dtype).reshape(shape)
-        if array.dtype.kind == "f" and not np.isfinite(array).all():
-            raise InvalidInputError(
-                "NaN or infinity in the data",
-                met=f"{np.count_nonzero(~np.isfinite(array))} of {array.size} values",
-                where=f"array {member.name!r}, sample {index}, {self.path}",
-            )
-        return array
+        return np.frombuffer(data, member.dtype).reshape(shape)
 
 
-def _headers(path: Path) -> dict[str, tuple[np.dtype[Any], tuple[int, ...]]]:
+def _headers(path: Path) -> dict[str, _Header]:
     try:
         with zipfile.ZipFile(path) as archive:
             names = [n.removesuffix(".npy") for n in archive.namelist() if n.endswith(".npy")]
@@ -162,15 +177,13 @@ def _headers(path: Path) -> dict[str, tuple[np.dtype[Any], tuple[int, ...]]]:
     return found
 
 
-def _header(stream: IO[bytes], name: str) -> tuple[np.dtype[Any], tuple[int, ...]]:
+def _header(stream: IO[bytes], name: str) -> _Header:
     version = np.lib.format.read_magic(stream)
     read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
     shape, fortran, dtype = read(stream)
     if dtype.hasobject:
         raise InvalidInputError(f"array {name!r} holds Python objects", required="numbers")
-    if fortran and len(shape) > 1:
-        raise InvalidInputError(f"array {name!r} is in Fortran order", fix="numpy.ascontiguousarray before saving")
-    return dtype, shape
+    return dtype, shape, fortran and len(shape) > 1
 
 
 def _check_names(path: Path, given: Mapping[str, Any], inputs: Mapping[str, ir.Value]) -> None:
@@ -193,6 +206,11 @@ def _check_fit(
     """Rows a sample takes, 0 for all. InvalidInputError where dtype or shape do not fit."""
     declared = [d if isinstance(d, int) else d.value for d in value.shape] if value.shape is not None else None
     where = f"array {value.name!r} of {path}"
+    if not dtype.isnative:
+        raise InvalidInputError(
+            "an array in the byte order of another machine", required=f"{sys.byteorder}-endian {dtype.name}",
+            met=dtype.str, where=where, fix="array.astype(array.dtype.newbyteorder('=')) before saving",
+        )  # fmt: skip
     if value.dtype is not None and value.dtype.numpy() != dtype:
         raise InvalidInputError(
             "an array of another dtype than its input", required=value.dtype.numpy().name, met=dtype.name, where=where
@@ -221,7 +239,7 @@ def _check_fit(
     rows = low if isinstance(declared[0], int) else max(low, min(chunk, high))
     if (isinstance(declared[0], int) and shape[0] % rows) or (shape[0] % rows and shape[0] % rows < low):
         raise InvalidInputError(
-            "the number of rows does not divide into samples",
+            "the number of examples does not divide into batches",
             required=f"a multiple of {rows}",
             met=shape[0],
             where=where,
@@ -301,7 +319,7 @@ def run_file(
 def _joined(name: str, arrays: list[np.ndarray]) -> np.ndarray:
     if arrays[0].ndim == 0:
         raise InvalidInputError(
-            f"output {name!r} is a scalar: the results of several samples cannot be joined", required="one sample"
+            f"output {name!r} is a scalar: the results of several batches cannot be joined", required="one batch"
         )
     return np.concatenate(arrays)
 

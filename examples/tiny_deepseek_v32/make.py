@@ -28,7 +28,7 @@ CONFIG: dict[str, Any] = {
     "hidden_act": "silu",
     "hidden_size": 160,
     "index_head_dim": 64,
-    "index_n_heads": 4,
+    "index_n_heads": 16,  # few heads give scores that tie at zero, where two runtimes choose other keys
     "index_topk": 32,
     "initializer_range": 0.08,
     "intermediate_size": 288,

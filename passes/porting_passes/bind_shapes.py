@@ -46,7 +46,9 @@ class BindShapes(ir.passes.InPlacePass):
         given: dict[str, int | str] = {}
         for name, dims in self._shapes.items():
             if name not in inputs:
-                raise BindShapesError(f"no input {name!r}", required=f"one of {', '.join(inputs)}", met=name)
+                raise BindShapesError(
+                    f"no input {name!r}", required=f"one of {', '.join(inputs)}", met=name, fix="one of these"
+                )
             _bind_input(inputs[name], dims, given)
         renamed = {old: new for old, new in given.items() if isinstance(new, str)}
         fixed = {old: new for old, new in given.items() if isinstance(new, int)}
@@ -68,7 +70,12 @@ class BindShapes(ir.passes.InPlacePass):
     def _bound(self, symbol: str, low: int, high: int, known: set[str], fixed: dict[str, int]) -> None:
         if symbol not in known:
             listed = ", ".join(sorted(known)) or "none: every input dimension is a number or nameless"
-            raise BindShapesError(f"no dimension {symbol!r}", required=f"one of {listed}", met=symbol)
+            raise BindShapesError(
+                f"no dimension {symbol!r}",
+                required=f"one of {listed}",
+                met=symbol,
+                fix="one of these, or a whole shape",
+            )
         if not 0 <= low <= high:
             raise BindShapesError(f"range of {symbol}", required="0 <= lowest <= highest", met=f"{low}..{high}")
         if symbol in fixed and not low <= fixed[symbol] <= high:

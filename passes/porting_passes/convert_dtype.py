@@ -42,6 +42,8 @@ class ConvertDtype(ir.passes.InPlacePass):
        as it is, a computed one through Cast. So does every float32 operand of an operator without a schema, and a
        result that the schema declares as float32. Float32 neighbours are joined directly, without a rounding.
     4. Model-local functions are inlined first: their bodies have no types of their own.
+    5. The product that gives a GatingTopK its logits stays float32 too, as in DeepSeek's own code and in transformers:
+       rounded logits send tokens to other experts.
     """
 
     def __init__(self, target: ir.DataType) -> None:
@@ -59,7 +61,7 @@ class ConvertDtype(ir.passes.InPlacePass):
         InferShapes()(model)
         _require_types(model)
         self._require_fitting_weights(model)
-        values = TypedValues(model, self._target)
+        values = TypedValues(model, self._target, wide=_routers(model))
         self._convert(model.graph, values, opset)
         values.finish()
         return ir.passes.PassResult(model, True)
@@ -116,6 +118,19 @@ class ConvertDtype(ir.passes.InPlacePass):
 def _used_narrow(value: ir.Value, model: ir.Model, target: ir.DataType) -> bool:
     opset = model.opset_imports.get("", 1)
     return any(takes(node, index, target, opset) for node, index in value.uses())
+
+
+def _routers(model: ir.Model) -> frozenset[ir.Node]:
+    """The matrix products whose results are the logits of a gating, a bias added in between included."""
+    found: set[ir.Node] = set()
+    for gating in model.graph.all_nodes():
+        node = gating.inputs[0].producer() if gating.op_type == "GatingTopK" and gating.inputs[0] is not None else None
+        while node is not None and node.op_type in ("Reshape", "Add", "MatMul", "Gemm"):
+            found.add(node)
+            if node.op_type in ("MatMul", "Gemm"):
+                break
+            node = node.inputs[0].producer() if node.inputs[0] is not None else None
+    return frozenset(found)
 
 
 def _inline_functions(model: ir.Model) -> None:

@@ -34,10 +34,12 @@ class TypedValues:
     """Both forms of every float32 value of a model while it is converted.
 
     A node's result has one form by its producer and gets the other through a Cast right behind it; a graph input is
-    wide; a constant is wide and its narrow form is another constant.
+    wide; a constant is wide and its narrow form is another constant. wide: nodes that compute in float32 although their
+    schema takes less.
     """
 
-    def __init__(self, model: ir.Model, target: ir.DataType) -> None:
+    def __init__(self, model: ir.Model, target: ir.DataType, wide: frozenset[ir.Node] = frozenset()) -> None:
+        self._kept = wide
         self._model = model
         self._target = target
         self._suffix = target.name.lower()
@@ -78,7 +80,8 @@ class TypedValues:
         """Give a node operands in the forms its schema takes, and note in which form its results come."""
         for index, value in enumerate(node.inputs):
             if value is not None and (value.dtype == WIDE or value in self._narrow):
-                form = self.narrow(value) if takes(node, index, self._target, opset) else self.wide(value)
+                narrow = node not in self._kept and takes(node, index, self._target, opset)
+                form = self.narrow(value) if narrow else self.wide(value)
                 if form is not value:
                     node.replace_input_with(index, form)
         results = [value for value in node.outputs if value.dtype == WIDE]

@@ -87,7 +87,7 @@ class Surface:
             f"surface {self.name} has no scheme {scheme!r}",
             required=listed(self.schemes),
             met=scheme,
-            fix=did_you_mean(scheme, self.schemes),
+            fix=did_you_mean(scheme, self.schemes) or f"one of {listed(self.schemes)}",
         )
 
     def require_dtype(self, dtype: str) -> str:
@@ -98,7 +98,7 @@ class Surface:
             f"surface {self.name} does not compute in {dtype!r}",
             required=listed(self.dtypes),
             met=dtype,
-            fix=did_you_mean(dtype, self.dtypes),
+            fix=did_you_mean(dtype, self.dtypes) or f"one of {listed(self.dtypes)}",
         )
 
 
@@ -122,7 +122,7 @@ class Backend:
             f"backend {self.name} has no surface {name!r}",
             required=listed(self.surfaces),
             met=name,
-            fix=did_you_mean(name, self.surfaces),
+            fix=did_you_mean(name, self.surfaces) or f"one of {listed(self.surfaces)}",
         )
 
     def at(self, toolkit: str | None) -> Backend:

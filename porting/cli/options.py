@@ -22,6 +22,22 @@ MOST = (1 << 31) - 1  # what the vendors' converters hold a dimension in
 DTYPES = ("float32", "float16", "bfloat16")
 
 
+class PathType(click.Path):
+    """A path; the empty one, which pathlib takes for the current folder, is what a shell makes of an unset variable."""
+
+    def __init__(self) -> None:
+        super().__init__(path_type=Path)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """A Path; a usage error where there is nothing."""
+        if value == "":
+            self.fail("the path is empty", param, ctx)
+        return super().convert(value, param, ctx)
+
+
+PATH = PathType()
+
+
 class ShapeType(click.ParamType[tuple[str, tuple[int | str | None, ...]]]):
     """``x=1x3x224x224``; a dimension may be a number, a name, or ``?`` to leave it as it is."""
 
@@ -153,7 +169,7 @@ def threads(command: Command) -> Command:
         type=click.IntRange(min=1),
         default=os.cpu_count() or 1,
         show_default="all cores",
-        help="Samples run side by side; results do not depend on it.",
+        help="Batches run side by side; results do not depend on it.",
     )(command)
 
 

@@ -9,13 +9,13 @@ import click
 from click.core import ParameterSource
 
 from porting.cli import options
+from porting.cli.options import PATH
 from porting.errors import UsageError
 
 if TYPE_CHECKING:
     from porting.emit import WeightPlace
 
 METHODS = ("minmax", "percentile", "mse", "entropy")
-PATH = click.Path(path_type=Path)
 
 
 @click.command("port")
@@ -36,7 +36,10 @@ PATH = click.Path(path_type=Path)
     help="How ranges are chosen.",
 )
 @click.option(
-    "--inputs", type=PATH, metavar="DATA", help="Samples or text to measure parity on.  [default: --calibrate]"
+    "--inputs",
+    type=PATH,
+    metavar="DATA",
+    help="Samples or text that parity is measured on.  [default: those of --calibrate]",
 )
 @click.option("--budget", type=PATH, metavar="FILE", help="Limits that go before the default ones (JSON).")
 @click.option(

@@ -7,14 +7,13 @@ from pathlib import Path
 import click
 
 from porting.cli import options
+from porting.cli.options import PATH
 
 
 @click.command("reference")
 @click.argument("source")
-@click.option(
-    "--inputs", required=True, type=click.Path(path_type=Path), help="X.npz: one array a graph input; or text."
-)
-@click.option("--outputs", required=True, type=click.Path(path_type=Path), help="Y.npz: one array a graph output.")
+@click.option("--inputs", required=True, type=PATH, help="X.npz: one array a graph input; or text.")
+@click.option("--outputs", required=True, type=PATH, help="Y.npz: one array a graph output.")
 def command(source: str, inputs: Path, outputs: Path) -> None:
     """Run SOURCE on CPU in float32 by what it came from: onnxruntime for ONNX, the module itself for PyTorch.
 
@@ -27,4 +26,4 @@ def command(source: str, inputs: Path, outputs: Path) -> None:
     loaded = frontends.load(source)
     data = open_data(inputs, loaded, loaded.model.graph.inputs)
     count = samples.run_file(loaded.reference, data, outputs)
-    click.echo(f"{outputs}: {count} samples of {source} on {loaded.reference.name}")
+    click.echo(f"{outputs}: {count} batch{'es' * (count != 1)} of {source} on {loaded.reference.name}")

@@ -9,15 +9,16 @@ from typing import TYPE_CHECKING
 import click
 
 from porting.cli import options
+from porting.cli.options import PATH
 
 if TYPE_CHECKING:
     import numpy as np
 
 
 @click.command("simulate")
-@click.argument("out", type=click.Path(path_type=Path))
-@click.option("--inputs", required=True, type=click.Path(path_type=Path), help="X.npz: one array a graph input.")
-@click.option("--outputs", required=True, type=click.Path(path_type=Path), help="Y.npz: one array a graph output.")
+@click.argument("out", type=PATH)
+@click.option("--inputs", required=True, type=PATH, help="X.npz: one array a graph input.")
+@click.option("--outputs", required=True, type=PATH, help="Y.npz: one array a graph output.")
 @click.option(
     "--numerics",
     type=click.Choice(["exact", "backend", "ref64"]),

@@ -7,8 +7,7 @@ from pathlib import Path
 import click
 
 from porting.cli import options
-
-PATH = click.Path(path_type=Path)
+from porting.cli.options import PATH
 
 
 @click.command("verify")

@@ -14,6 +14,7 @@ from google.protobuf.message import DecodeError
 
 from porting.errors import InvalidModelError
 from porting.frontends import origin
+from porting.frontends.onnx_structure import check_attributes, check_wiring
 from porting.frontends.source import Arrays, Reference, Source
 from porting_passes.infer_shapes import InferShapes, without_weights
 from porting_passes.scopes import nodes
@@ -263,7 +264,8 @@ def _check_external(path: Path, tensor: onnx.TensorProto) -> None:
             fix="move the data beside the model and save it with relative locations",
         )
     if not target.is_file():
-        raise InvalidModelError("external data is missing", required=str(target), met="no such file", where=where)
+        met = "not a regular file" if target.exists() else "no such file"
+        raise InvalidModelError("external data is missing", required=str(target), met=met, where=where)
     try:
         offset = int(entries.get("offset", 0))
         dtype = ir.DataType(tensor.data_type)
@@ -285,6 +287,8 @@ def _check_external(path: Path, tensor: onnx.TensorProto) -> None:
 def _check_structure(path: Path, proto: onnx.ModelProto) -> None:
     for scope in _graphs(proto):
         _check_acyclic(path, scope)
+    check_wiring(path, proto)
+    check_attributes(path, proto)
     skeleton = _without_large_weights(proto)
     try:
         onnx.shape_inference.infer_shapes(skeleton, check_type=True, strict_mode=True)

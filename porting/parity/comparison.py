@@ -13,6 +13,7 @@ import torch
 
 from porting.errors import ParityError
 from porting.parity import anchors as anchoring
+from porting.parity import randomness
 from porting.parity.attribution import (
     Attribution,
     EffectSums,
@@ -134,6 +135,7 @@ def measure(
         total, comparison, attribution, fidelity,
         claim=claim, inputs=inputs, budget=budget, samples=len(samples),
         numerics="exact" if numerics == EXACT else "backend", reference_name=reference_name,
+        random=randomness.drawing(source),
     )  # fmt: skip
 
 
@@ -149,6 +151,7 @@ def _judged(
     samples: int,
     numerics: str,
     reference_name: str,
+    random: Sequence[str],
 ) -> Parity:
     sums = total or _Sums({}, {}, LayerSums(), EffectSums({}, [], []), {}, LanguageSums())
     distributions = sums.language.metrics()
@@ -165,7 +168,11 @@ def _judged(
         *judge.layers(layers),
         *judge.overflows(layers, outputs_hold=worst(of_outputs) != "fail"),
     ]
+    if random:
+        checks = randomness.unjudged(checks, random)
     verdict, reasons = overall(checks, inputs=inputs, samples=samples)
+    if random:
+        verdict, reasons = "not_measured", [f"the model draws random numbers: {', '.join(random)}"]
     return Parity(
         verdict=verdict,
         reasons=reasons,

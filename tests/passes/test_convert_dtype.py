@@ -172,3 +172,20 @@ def test_large_weights_are_converted_when_they_are_written() -> None:
     tensor = model.graph.initializers["w"].const_value
     assert isinstance(tensor, ir.LazyTensor)
     np.testing.assert_array_equal(tensor.numpy(), weight.astype(np.float16))
+
+
+def test_the_product_that_routes_to_experts_stays_float32() -> None:
+    model = ir.from_onnx_text(
+        """<ir_version: 10, opset_import: ["": 20, "porting": 1]> g (float[4,8] x) => (float[4,2] weights, float[4,5] y)
+        <float[8,6] w = {0}, float[1] zero = {0}, float[8,5] v = {0}> {
+            l = MatMul(x, w)  weights, ids = porting.GatingTopK<k = 2>(l, zero)  y = MatMul(x, v) }"""
+    )
+    rng = np.random.default_rng(0)
+    for name, shape in (("w", (8, 6)), ("zero", (1,)), ("v", (8, 5))):
+        model.graph.initializers[name].const_value = ir.tensor(rng.standard_normal(shape).astype(np.float32), name=name)
+    for node in model.graph:
+        for value in node.outputs:
+            value.type = value.type or ir.TensorType(ir.DataType.INT64 if value.name == "ids" else ir.DataType.FLOAT)
+    ConvertDtype(ir.DataType.BFLOAT16)(model)
+    types = {n.outputs[0].name: [v.dtype.name for v in n.inputs] for n in model.graph if n.op_type == "MatMul"}
+    assert sorted(types.values()) == [["BFLOAT16", "BFLOAT16"], ["FLOAT", "FLOAT"]]

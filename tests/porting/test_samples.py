@@ -52,6 +52,21 @@ def test_a_symbol_is_taken_in_chunks_within_its_range(tmp_path, count, dims, sha
     np.testing.assert_array_equal(np.concatenate([s["x"] for s in samples]), rows(count))
 
 
+@pytest.mark.parametrize("compressed", [False, True])
+@pytest.mark.parametrize("count", [6, 70])
+def test_an_array_in_fortran_order_is_read_as_any_other(tmp_path, count, compressed):
+    path = saved(tmp_path, x=np.asfortranarray(rows(count)), ids=np.arange(count), compressed=compressed)
+    found = list(Samples(path, [N, IDS]))
+    np.testing.assert_array_equal(np.concatenate([s["x"] for s in found]), rows(count))
+    assert all(s["x"].flags.c_contiguous for s in found)
+
+
+@pytest.mark.parametrize(("rows_", "text"), [(6, "6 examples in 3 batches"), (2, "2 examples in 1 batch")])
+def test_examples_and_batches_are_two_words(tmp_path, rows_, text):
+    assert samples.counted(Samples(saved(tmp_path, x=rows(rows_)), [X])) == text
+    assert samples.counted([{}] * 4) == "4 batches"
+
+
 def test_a_folder_is_read_in_the_order_of_its_names(tmp_path):
     saved(tmp_path, "b.npz", x=rows(2) + 100)
     saved(tmp_path, "a.npz", x=rows(4))
@@ -92,10 +107,10 @@ def test_only_one_sample_is_in_memory(tmp_path):
         ({"x": np.zeros((2, 4), np.float32)}, [X], "another size than its input at axis 1"),
         ({"x": rows(3)}, [X], "does not divide"),
         ({"x": rows(0)}, [X], "an empty array"),
-        ({"x": rows(70), "ids": np.arange(3)}, [N, IDS], "not hold the same number of samples"),
+        ({"x": rows(70), "ids": np.arange(3)}, [N, IDS], "not hold the same number of batches"),
         ({"x": np.array([["a"]], dtype=object)}, [X], "Python objects"),
-        ({"x": np.asfortranarray(rows(2))}, [X], "Fortran order"),
         ({}, [X], "holds no arrays"),
+        ({"x": rows(2).astype(">f4")}, [X], "byte order(.|\\n)*little-endian float32"),
     ],
 )
 def test_data_that_do_not_fit_are_refused_before_the_first_sample(tmp_path, arrays, inputs, message):
@@ -107,7 +122,7 @@ def test_data_that_do_not_fit_are_refused_before_the_first_sample(tmp_path, arra
 def test_values_that_are_not_finite_are_refused_with_their_place(tmp_path, bad):
     data = rows(6)
     data[3, 1] = bad
-    with pytest.raises(InvalidInputError, match=r"NaN or infinity[\s\S]*array 'x', sample 1"):
+    with pytest.raises(InvalidInputError, match=r"NaN or infinity[\s\S]*array 'x', batch 1"):
         list(Samples(saved(tmp_path, x=data), [X]))
 
 
@@ -270,7 +285,6 @@ def test_a_full_disk_leaves_nothing(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("array", "message"),
     [
-        (np.asfortranarray(rows(4)), "Fortran order"),
         (np.array([[None, 1, 2]] * 4, dtype=object), "Python objects"),
     ],
 )

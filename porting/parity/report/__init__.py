@@ -57,7 +57,7 @@ def _head(parity: Mapping[str, Any], port: Mapping[str, Any]) -> Markup:
         ("surface", f"{port['surface']}, opset {port['opset']}"),
         ("scheme", port["scheme"]),
         ("dtype", port["dtype"]),
-        ("compared on", f"{parity['samples']} samples ({parity['inputs']})"),
+        ("compared on", f"{parity['samples']} batch{'es' * (parity['samples'] != 1)} ({parity['inputs']})"),
         ("reference", parity["reference"]),
         ("source digest", tag("code", port["source"]["digest"][:19])),
     ]

@@ -49,3 +49,10 @@ def test_a_permission_that_lets_nothing_through_is_noted() -> None:
         result = run(check.command, "--allow-unknown", "Nope", *more)
         assert result.return_value == 0
         assert "--allow-unknown Nope: no node" in result.stderr
+
+
+@pytest.mark.parametrize("option", ["--inputs", "--calibrate", "--budget", "-o"])
+def test_an_empty_path_is_a_usage_error(tmp_path: Path, option: str) -> None:
+    error = run(port.command, "-o", tmp_path / "out", option, "").exception
+    assert isinstance(error, click.BadParameter)
+    assert "the path is empty" in error.message

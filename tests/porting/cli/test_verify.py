@@ -185,4 +185,4 @@ def test_new_inputs_are_cut_within_the_range_that_was_ported(tmp_path: Path) -> 
     assert json.loads((tmp_path / "out" / "port.json").read_text())["dims"] == {"batch": [1, 3]}
     html = tmp_path / "r.html"
     assert run(verify.command, tmp_path / "out", "--inputs", tmp_path / "x.npz", "--html", html).return_value == 0
-    assert "3 samples" in html.read_text()
+    assert "3 batches" in html.read_text()

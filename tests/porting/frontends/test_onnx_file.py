@@ -1,6 +1,7 @@
 """What an ONNX file must be, and what is said about one that is not."""
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import ml_dtypes
@@ -59,6 +60,15 @@ def test_a_model_without_outputs_is_refused(tmp_path: Path) -> None:
     del proto.graph.output[:]
     with pytest.raises(InvalidModelError, match="has no outputs"):
         frontends.load(str(saved(tmp_path, proto)))
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, os.mkdir], ids=["a pipe", "a folder"])
+def test_external_data_that_is_no_regular_file_is_called_so(tmp_path: Path, make: Callable[[Path], None]) -> None:
+    path = external(tmp_path)
+    (tmp_path / "data.bin").unlink()
+    make(tmp_path / "data.bin")
+    with pytest.raises(InvalidModelError, match="not a regular file"):
+        frontends.load(str(path))
 
 
 def test_an_empty_source_is_called_empty() -> None:
