@@ -201,7 +201,11 @@ def test_the_weight_keeps_its_dtype(dtype) -> None:
     name = {"float16": "float16", "bfloat16": "bfloat16", "float64": "double"}[np.dtype(dtype).name]
     weights = {key: array.astype(dtype) for key, array in {**W, **STATISTICS}.items()}
     model = model_of(
-        f"h = Conv(x, w) {NORMALIZE}", inputs=f"{name}[2,3,6,5] x", outputs=f"{name}[2,4,5,4] y", **weights
+        f"h = Conv(x, w) {NORMALIZE}",
+        opset=22,  # the first with a Conv of bfloat16
+        inputs=f"{name}[2,3,6,5] x",
+        outputs=f"{name}[2,4,5,4] y",
+        **weights,
     )
     assert FuseConvBatchNorm()(model).modified
     (conv,) = model.graph
