@@ -88,7 +88,7 @@ def port(request: Request, say: Say = lambda line: None) -> Parity | None:
 
         say("emit      model, weights, provenance")
         _emit(folder, pipeline, meant, ranges, request.weights)
-        require_accepted(folder / MODEL, target.surface, target.allow_unknown)
+        require_accepted(folder / MODEL, target.surface, target.allow_unknown, dims=pipeline.dims)
         record = _record(request, source, unrewritten, pipeline, calibration, folder)
         parity = None
         if request.weights != "none":
