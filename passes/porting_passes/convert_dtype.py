@@ -7,11 +7,14 @@ from onnx_ir.passes import common
 
 from porting_kernels.errors import DtypeError, PortingError
 from porting_passes import provenance
+from porting_passes.constants import constant_of
 from porting_passes.convert_weights import largest_finite, overflowing
 from porting_passes.infer_shapes import InferShapes
 from porting_passes.scopes import subgraphs
 from porting_passes.typed_values import WIDE, TypedValues, takes
 
+_LONGEST_ANGLE = 64
+"""Nodes above a Sin or Cos that are looked at: positions become angles in a handful."""
 _FIRST_OPSET = {ir.DataType.FLOAT16: 1, ir.DataType.BFLOAT16: 13}
 _DTYPE_ATTRIBUTES = {
     "Bernoulli": "dtype",
@@ -43,7 +46,8 @@ class ConvertDtype(ir.passes.InPlacePass):
        result that the schema declares as float32. Float32 neighbours are joined directly, without a rounding.
     4. Model-local functions are inlined first: their bodies have no types of their own.
     5. The product that gives a GatingTopK its logits stays float32 too, as in DeepSeek's own code and in transformers:
-       rounded logits send tokens to other experts.
+       rounded logits send tokens to other experts. So do the angles of rotations, Sin and Cos of numbers that integers
+       and constants alone give: position 255 rounded to bfloat16 is off by a quarter of a radian and more.
     """
 
     def __init__(self, target: ir.DataType) -> None:
@@ -61,7 +65,7 @@ class ConvertDtype(ir.passes.InPlacePass):
         InferShapes()(model)
         _require_types(model)
         self._require_fitting_weights(model)
-        values = TypedValues(model, self._target, wide=_routers(model))
+        values = TypedValues(model, self._target, wide=_routers(model) | _angles(model))
         self._convert(model.graph, values, opset)
         values.finish()
         return ir.passes.PassResult(model, True)
@@ -131,6 +135,35 @@ def _routers(model: ir.Model) -> frozenset[ir.Node]:
                 break
             node = node.inputs[0].producer() if node.inputs[0] is not None else None
     return frozenset(found)
+
+
+def _angles(model: ir.Model) -> frozenset[ir.Node]:
+    """Sin and Cos whose angles come from integers and constants, with the float32 nodes between."""
+    found: set[ir.Node] = set()
+    for node in model.graph.all_nodes():
+        if node.op_type in ("Sin", "Cos") and node.domain == "":
+            above: set[ir.Node] = set()
+            if _comes_from_integers(node, above):
+                found |= above
+    return frozenset(found)
+
+
+def _comes_from_integers(node: ir.Node, seen: set[ir.Node]) -> bool:
+    """Whether no float32 value that a run brings in reaches ``node``; it and its float32 ancestors go into ``seen``."""
+    waiting = [node]
+    while waiting:
+        current = waiting.pop()
+        if current in seen:
+            continue
+        seen.add(current)
+        for value in current.inputs:
+            if value is None or value.dtype != WIDE or constant_of(value) is not None:
+                continue
+            producer = value.producer()
+            if producer is None or len(seen) > _LONGEST_ANGLE:
+                return False
+            waiting.append(producer)
+    return True
 
 
 def _inline_functions(model: ir.Model) -> None:

@@ -5,9 +5,11 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 
+from porting.simulation.interpreter import Interpreter
 from porting_kernels.errors import DtypeError
 from porting_passes import provenance
 from porting_passes.convert_dtype import ConvertDtype, WeightOverflowError
+from porting_passes.infer_shapes import InferShapes
 
 F16, BF16, F32 = ir.DataType.FLOAT16, ir.DataType.BFLOAT16, ir.DataType.FLOAT
 
@@ -189,3 +191,20 @@ def test_the_product_that_routes_to_experts_stays_float32() -> None:
     ConvertDtype(ir.DataType.BFLOAT16)(model)
     types = {n.outputs[0].name: [v.dtype.name for v in n.inputs] for n in model.graph if n.op_type == "MatMul"}
     assert sorted(types.values()) == [["BFLOAT16", "BFLOAT16"], ["FLOAT", "FLOAT"]]
+
+
+def test_angles_of_positions_stay_float32_and_other_sines_do_not() -> None:
+    model = ir.from_onnx_text(
+        """<ir_version: 10, opset_import: ["": 22]> g (int64[n] positions, float[n] x) => (float[n] y, float[n] z)
+        <float[1] frequency = {0.7}> {
+            p = Cast<to = 1>(positions)  angle = Mul(p, frequency)  y = Cos(angle)
+            h = Mul(x, frequency)  z = Sin(h) }"""
+    )
+    InferShapes()(model)
+    ConvertDtype(ir.DataType.BFLOAT16)(model)
+    types = {node.op_type: node.inputs[0].dtype for node in model.graph if node.op_type in ("Cos", "Sin")}
+    assert types == {"Cos": ir.DataType.FLOAT, "Sin": ir.DataType.BFLOAT16}
+    positions = np.array([0, 200, 255])
+    given = {"positions": positions, "x": np.zeros(3, np.float32)}
+    # The angle 178.5 has a float32 step of 1.5e-5.
+    np.testing.assert_allclose(Interpreter(model).run(given)["y"], np.cos(positions * np.float32(0.7)), atol=2e-5)
