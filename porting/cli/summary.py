@@ -25,6 +25,12 @@ def print_parity(parity: Parity, out: Path) -> None:
     for name, m in parity.outputs.items():
         click.echo(f"  {name[-28:]:<28} {_number(m.cosine, '10.6f')} {_decibel(m.sqnr_db)} "
                    f"{_number(m.rel_l2, '9.2e')} {_number(m.max_abs, '9.2e')}")  # fmt: skip
+    for name, language in parity.language.items():
+        click.echo(
+            f"  {name} of {language.positions} tokens: KL {language.kl_mean:.2e} nats, "
+            f"top-1 {language.top1_agreement:.2%}, perplexity {language.perplexity:.5g} "
+            f"(reference {language.perplexity_reference:.5g})"
+        )
     for name, m in parity.fidelity.outputs.items():
         click.echo(f"  fidelity of {name}: rel L2 {m.rel_l2:.2e} against {parity.fidelity.against}")
     worst = sorted(

@@ -127,7 +127,7 @@ def measure(
     if file is None:
         fidelity = Fidelity("onnxruntime", not_measured="no file for onnxruntime was written")
     elif memory is not None and language and weights > memory:
-        reason = f"it would hold all {weights >> 20} MiB of weights, and --memory is {memory >> 20} MiB"
+        reason = f"it would hold all {weights >> 10} KiB of weights, and --memory is {memory >> 10} KiB"
         fidelity = Fidelity("onnxruntime", not_measured=reason)
     else:
         fidelity = measure_fidelity(file, ported, samples, threads=threads, tie=tie)

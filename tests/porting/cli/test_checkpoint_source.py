@@ -81,10 +81,11 @@ def made(folder: Path, source: Source) -> Path:
         patch.setattr(frontends, "load", lambda text: source)  # the export takes most of the time: once is enough
         result = run(
             port.command, folder / "tiny", "--backend", "reference", "--inputs", folder / "text.txt",
-            "--memory", "64KiB", "-o", out,
+            "-o", out,
         )  # fmt: skip
     assert result.return_value == 0, result.output
     assert "PASS" in result.output
+    assert f"logits of {len(TEXT)} tokens: KL " in result.output
     return out
 
 
@@ -120,6 +121,17 @@ def test_verify_measures_the_same_again(made: Path, source: Source, monkeypatch:
     monkeypatch.setattr(frontends, "load", lambda text: source)
     result = run(verify.command, made, "--strict")
     assert result.return_value == 0, result.output
+
+
+def test_with_little_memory_the_numbers_hold_and_onnxruntime_is_left_out(
+    folder: Path, made: Path, source: Source, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(frontends, "load", lambda text: source)
+    result = run(verify.command, made, "--memory", "64KiB", "--html", folder / "little.html")
+    assert result.return_value == 0, result.output
+    assert "NOT_MEASURED" in result.output
+    assert "--memory is 64 KiB" in result.output
+    assert "logits" in result.output
 
 
 def test_simulation_and_reference_agree_on_arrays_of_ids(

@@ -25,7 +25,7 @@ def model(text: str) -> ir.Model:
 @pytest.mark.parametrize("scale", ["1.0", "0.0"], ids=["it differs", "it agrees by luck"])
 def test_it_is_not_measured_and_the_nodes_are_named(scale: str) -> None:
     data = [{"x": np.ones((2, 4), np.float32)}]
-    claim = Claim("reference", "reference", "none", "float32")
+    claim = Claim("sha256:" + 64 * "0", "reference", "reference", "none", "float32")
     parity = measure(
         model(NOISY % scale), model(NOISY % scale), data, claim=claim, inputs="user", budget=default_budget()
     )
