@@ -237,6 +237,7 @@ def _record(
         "unknowns_allowed": _allowed(pipeline),
         "kept_in_float": [{"name": k.place, "operator": k.op_type, "reason": k.reason} for k in pipeline.kept],
         "not_in_graph": list(source.not_in_graph),
+        "block_scales": None if source.block_scales is None or request.weights == "none" else source.block_scales(),
         "calibration": None
         if calibration is None or not target.quantizes
         else {"method": request.method, "samples": calibration.examples, "inputs": "user"},

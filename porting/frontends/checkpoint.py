@@ -13,7 +13,7 @@ import onnx_ir as ir
 from porting.errors import InvalidModelError, UsageError
 from porting.frontends.source import Source
 from porting.weights import WeightStore, find_scale
-from porting.weights.scales import FLOAT8
+from porting.weights.scales import FLOAT8, scale_summary
 from porting_kernels import dtypes
 
 READ_METHODS = ("fp8",)
@@ -52,6 +52,7 @@ def load(path: Path) -> Source:
         digest=_digest(path, store),
         open_reference=lambda: checkpoint_reference.open_reference(config, binding, store),
         tokenizer=tokenizer(path),
+        block_scales=lambda: scale_summary(store),
         not_in_graph=outside(binding.unused, [*shapes_used(binding.recipes), *binding.recipes]),
     )
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import onnx_ir as ir
@@ -38,6 +39,7 @@ class Source:
     dims: intervals of symbolic dimensions that came with the source.
     not_in_graph: parts of the source that the graph does not hold.
     tokenizer: text to token ids, where the source is a language model that brings one.
+    block_scales: reads the scales of 8-bit weights and says what they are, where the source has any.
     """
 
     text: str
@@ -49,6 +51,7 @@ class Source:
     dims: Mapping[str, tuple[int, int]] = dataclasses.field(default_factory=dict)
     not_in_graph: Sequence[str] = ()
     tokenizer: Callable[[str], list[int]] | None = None
+    block_scales: Callable[[], dict[str, Any]] | None = None
 
     @property
     def is_language_model(self) -> bool:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import re
+from collections import Counter
 from collections.abc import Iterator, Mapping
+from typing import Any
 
 import torch
 
@@ -105,6 +108,24 @@ def scale_report(store: WeightStore) -> Iterator[ScaleFinding]:
         scale = find_scale(store.entries, weight.name) if weight.dtype in FLOAT8 else None
         if scale is not None and scale.torch_dtype in SCALE_DTYPES:
             yield judge(scale, decode_scales(store.tensor(scale.name)))
+
+
+def scale_summary(store: WeightStore) -> dict[str, Any]:
+    """``block_scales`` of port.json: how many scale tensors there are, and which are no powers of two, or not usable.
+
+    Names are grouped: numbers in them become ``*``. scale_fmt of config.json takes no part: it tells of activations.
+    """
+    total = powers = 0
+    others: Counter[str] = Counter()
+    unusable: list[str] = []
+    for finding in scale_report(store):
+        total += 1
+        powers += finding.powers_of_two
+        if not finding.powers_of_two:
+            others[re.sub(r"\d+", "*", finding.name)] += 1
+        if not finding.usable:
+            unusable.append(finding.name)
+    return {"tensors": total, "powers_of_two": powers, "others": dict(sorted(others.items())), "not_usable": unusable}
 
 
 def judge(scale: Entry, values: torch.Tensor) -> ScaleFinding:

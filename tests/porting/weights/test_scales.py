@@ -7,6 +7,7 @@ import torch
 
 from porting.errors import InvalidModelError
 from porting.weights import WeightStore, WeightView, find_scale, scale_report
+from porting.weights.scales import scale_summary
 
 F8 = torch.float8_e4m3fn
 
@@ -123,3 +124,16 @@ def test_nan_among_weights_is_counted_as_it_is_read(store_of):
     assert store.nan_codes == {}
     assert view.read(1, 4).isnan().sum() == 2
     assert store.nan_codes == {"l.weight": 2}
+
+
+def test_the_summary_groups_layers_and_names_what_is_not_usable(store_of):
+    scales = {f"layers.{i}.{name}": value for i in range(3) for name, value in (("q", 0.25), ("o", 1.3228756))}
+    scales["layers.2.q"] = -0.25
+    tensors = {f"{name}.weight_scale_inv": torch.full((2, 2), value) for name, value in scales.items()}
+    tensors |= {f"{name}.weight": torch.zeros(200, 200, dtype=F8) for name in scales}
+    assert scale_summary(store_of(tensors)) == {
+        "tensors": 6,
+        "powers_of_two": 2,
+        "others": {"layers.*.o.weight_scale_inv": 3, "layers.*.q.weight_scale_inv": 1},
+        "not_usable": ["layers.2.q.weight_scale_inv"],
+    }
