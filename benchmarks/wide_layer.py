@@ -3,7 +3,7 @@
 python benchmarks/wide_layer.py [--experts 32] [--tokens 64] [--memory 2GiB] [--folder DIR]
 
 Makes a checkpoint of one layer in FP8 with random codes (hidden 7168, expert width 2048; 1.4 GB of experts), then runs
-`porting port` to backend reference in bfloat16 and `porting verify`, each in a process of its own, and prints seconds,
+`porting port` to backend reference in float32 and `porting verify`, each in a process of its own, and prints seconds,
 peak memory and bytes per second. Bar: peak below 8 GiB.
 """
 
@@ -115,7 +115,7 @@ def main() -> None:
         print(f"source: {size / 1e9:.2f} GB in FP8")
         common = ("--memory", options.memory, "--threads", 1)
         for label, arguments in (
-            ("port", ("port", folder / "source", "--backend", "reference", "--dtype", "bfloat16",
+            ("port", ("port", folder / "source", "--backend", "reference",
                       "--inputs", folder / "ids.npz", "-o", folder / "out", *common)),
             ("verify", ("verify", folder / "out", *common)),
         ):  # fmt: skip
