@@ -40,7 +40,7 @@ Say = Callable[[str], None]
 class Request:
     """What ``porting port`` was asked to do. calibrate, inputs: DATA; budget: the user's limits.
 
-    memory: bytes of a checkpoint's weights that each run may keep.
+    memory: bytes of a checkpoint's weights that the runs keep between their uses.
     """
 
     source: str

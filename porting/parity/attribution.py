@@ -16,6 +16,7 @@ import torch
 from porting.parity.metrics import Accumulator, Metrics, significant
 from porting.parity.sampling import Sample, fit
 from porting.simulation.interpreter import Interpreter
+from porting.simulation.weight_cache import WeightCache
 from porting_kernels.numerics import EXACT, Numerics
 
 
@@ -91,7 +92,7 @@ class EffectSums:
 class Attribution:
     """Runs the port once exactly and once for each line; holds no state of a run."""
 
-    def __init__(self, ported: ir.Model, lines: Sequence[NumericsLine], *, memory: int | None = None) -> None:
+    def __init__(self, ported: ir.Model, lines: Sequence[NumericsLine], *, memory: WeightCache | None = None) -> None:
         self._ported, self._lines = ported, tuple(lines)
         self._exact = Interpreter(ported, memory=memory)
         # A line that says what the operators mean anyway changes nothing: the exact run stands for it.

@@ -30,6 +30,7 @@ from porting.parity.metrics import Accumulator
 from porting.parity.result import Parity
 from porting.parity.sampling import Sample, SampleSet, fit, in_order
 from porting.parity.verdict import Inputs, Judge, overall, worst
+from porting.simulation.weight_cache import WeightCache
 from porting_kernels import dtypes
 from porting_kernels.numerics import EXACT, Numerics
 from porting_passes.provenance import Provenance
@@ -92,13 +93,14 @@ def measure(
     reference: the source run by something that is not our interpreter, arrays by name in and out; the interpreter is
     then held against it at the outputs. numerics: of the simulation that is judged; lines: the same, line by line.
     file: what stock onnxruntime runs for port fidelity; without it fidelity is not measured.
-    language: input_ids and logits are those of a language model. memory: bytes of weights that each run may keep.
+    language: input_ids and logits are those of a language model. memory: bytes of weights that all runs together keep.
 
     Raises ParityError where reference and port cannot be compared (other outputs, other shapes).
     """
     found = anchoring.find(source, ported, anchoring.of_model(ported) if origins is None else origins)
-    comparison = LayerComparison(source, ported, found, numerics=numerics, isolated=isolated, memory=memory)
-    attribution = Attribution(ported, lines, memory=memory)
+    shared = WeightCache(memory)
+    comparison = LayerComparison(source, ported, found, numerics=numerics, isolated=isolated, memory=shared)
+    attribution = Attribution(ported, lines, memory=shared)
 
     def one(sample: Sample) -> _Sums:
         layers, interpreted, simulated = comparison.run(sample)

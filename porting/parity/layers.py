@@ -23,6 +23,7 @@ from porting.parity.evidence import Statistics
 from porting.parity.metrics import Accumulator, Metrics
 from porting.parity.sampling import Sample, fit, saturated
 from porting.simulation.interpreter import Interpreter
+from porting.simulation.weight_cache import WeightCache
 from porting_kernels.numerics import EXACT, Numerics
 
 Values = dict[str, torch.Tensor]
@@ -104,7 +105,7 @@ class LayerComparison:
         numerics: Numerics = EXACT,
         reference_numerics: Numerics = EXACT,
         isolated: bool = True,
-        memory: int | None = None,
+        memory: WeightCache | None = None,
     ) -> None:
         self._source, self._ported = source, ported
         self._reference = Interpreter(source, numerics=reference_numerics, memory=memory)

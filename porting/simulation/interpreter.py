@@ -28,15 +28,16 @@ class Interpreter:
 
     model: read once, when the interpreter is made; later changes to it are not seen. Its weights stay where they are.
     numerics: how operators compute; with ``float64`` every floating-point value is float64 from the inputs on.
-    memory: bytes of a checkpoint's weights that stay in memory between their uses; None for all of them.
+    memory: bytes of a checkpoint's weights that stay in memory between their uses, or a cache that several interpreters
+    share; None for all of them.
 
     Raises UnsupportedOperatorError, when made, for an operator that nothing gives a meaning to. ``run`` may be called
     from several threads at once. It uses torch's intra-op threads as they are set.
     """
 
-    def __init__(self, model: ir.Model, *, numerics: Numerics = EXACT, memory: int | None = None) -> None:
+    def __init__(self, model: ir.Model, *, numerics: Numerics = EXACT, memory: int | WeightCache | None = None) -> None:
         self._numerics = numerics
-        planner = Planner(model, numerics, WeightCache(memory))
+        planner = Planner(model, numerics, memory if isinstance(memory, WeightCache) else WeightCache(memory))
         self._inputs = tuple(model.graph.inputs)
         self._outputs = tuple(model.graph.outputs)
         self._plan, self._slots = planner.main(model.graph)
