@@ -23,6 +23,7 @@ import numpy as np
 CASES = ("cnn:minmax", "cnn:entropy", "resnet50:minmax", "resnet50:entropy")
 CNN = harness.ROOT / "examples" / "cnn"
 RESNET_SAMPLES = 8
+BATCH = 32
 
 
 def imports(contender: str) -> None:
@@ -53,10 +54,10 @@ def network_path(network: str) -> Path:
 
 
 def samples(network: str) -> Iterator[dict[str, np.ndarray]]:
-    """Digits by 32; random images, one at a time, for networks without data."""
+    """Digits by BATCH; random images, one at a time, for networks without data."""
     if network == "cnn":
         with np.load(CNN / "calibration.npz") as arrays:
-            for images in np.split(arrays["image"], 4):
+            for images in np.split(arrays["image"], len(arrays["image"]) // BATCH):
                 yield {"image": images}
         return
     random = np.random.default_rng(0)
@@ -139,7 +140,9 @@ def accuracy(network: str, run: Any) -> dict[str, str]:
     if network != "cnn":
         return {}
     with np.load(CNN / "test.npz") as arrays, np.load(CNN / "labels.npz") as answers:
-        scores = np.concatenate([run({"image": images}) for images in np.array_split(arrays["image"], 9)])
+        count = len(arrays["image"])
+        padded = np.concatenate([arrays["image"], arrays["image"][: -count % BATCH]])
+        scores = np.concatenate([run({"image": images}) for images in np.split(padded, len(padded) // BATCH)])[:count]
         return {"accuracy": f"{(scores.argmax(1) == answers['labels']).mean():.4f}"}
 
 
