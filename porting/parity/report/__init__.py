@@ -94,6 +94,7 @@ def _outputs(parity: Mapping[str, Any]) -> Markup:
         tag("h2", "Scheme error: how far is the port from the float model?"),
         tag("p", f"The simulation with {parity['numerics']} numerics against the reference.", class_="soft"),
         outputs_table(parity["outputs"], verdicts, required),
+        *map(sections.language, parity["outputs"]),
     )
 
 

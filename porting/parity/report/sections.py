@@ -53,6 +53,19 @@ def interpreter(
     )
 
 
+def language(output: Document) -> Markup | None:
+    """An output that holds logits over the next token, as a language model."""
+    if "kl_mean" not in output:
+        return None
+    return tag(
+        "p",
+        tag("code", output["name"]),
+        f" over {count(output['positions'])} tokens: divergence {scientific(output['kl_mean'])} nats a token (largest "
+        f"{scientific(output['kl_max'])}), the same likeliest token at {output['top1_agreement']:.2%}, perplexity "
+        f"{output['perplexity']:.5g} where the reference has {output['perplexity_reference']:.5g}.",
+    )
+
+
 def layer_limit(parity: Document) -> tuple[float | None, str]:
     """The relative L2 drawn into the chart: the limit on a layer, else the one on the outputs, with its text."""
     for question, text in (("isolated", "budget of a layer"), ("outputs", "budget of the outputs")):

@@ -13,6 +13,7 @@ from porting.frontends import origin
 from porting.parity import report
 from porting.parity.budgets import default_budget
 from porting.parity.comparison import Claim, measure
+from porting.parity.report import sections
 from porting.parity.report.chart import layer_chart
 from porting.parity.report.markup import Markup, join, tag
 
@@ -160,3 +161,15 @@ def test_markup_is_escaped_once():
     assert tag("p", "a<b", Markup("<i>c</i>"), title='"&') == '<p title="&quot;&amp;">a&lt;b<i>c</i></p>'
     assert join(["<", None, Markup("<br>")], ", ") == "&lt;, <br>"
     assert tag("input", hidden=True, class_=None) == "<input hidden>"
+
+
+def test_a_language_model_is_spoken_of_in_words() -> None:
+    output = {
+        "name": "logits", "positions": 4096, "kl_mean": 4.1e-4, "kl_max": 0.2, "top1_agreement": 0.9946,
+        "perplexity": 2.4392, "perplexity_reference": 2.4377,
+    }  # fmt: skip
+    text = str(sections.language(output))
+    assert "tokens: divergence 4.10e-4 nats a token (largest 0.2)" in text
+    assert "99.46%" in text
+    assert "2.4392 where the reference has 2.4377" in text
+    assert sections.language({"name": "y"}) is None
