@@ -14,7 +14,7 @@ from google.protobuf.message import DecodeError
 
 from porting.errors import InvalidModelError
 from porting.frontends import origin
-from porting.frontends.onnx_structure import check_attributes, check_wiring
+from porting.frontends.onnx_structure import bodies, check_attributes, check_wiring
 from porting.frontends.source import Arrays, Reference, Source
 from porting_passes.infer_shapes import InferShapes, without_weights
 from porting_passes.scopes import nodes
@@ -220,15 +220,8 @@ def _graphs(
         return
     yield scope
     for node in scope.node:
-        for body in _bodies(node):
+        for body in bodies(node):
             yield from _graphs(body)
-
-
-def _bodies(node: onnx.NodeProto) -> Iterator[onnx.GraphProto]:
-    for attribute in node.attribute:
-        if attribute.HasField("g"):
-            yield attribute.g
-        yield from attribute.graphs
 
 
 def _tensors(proto: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
@@ -331,8 +324,8 @@ def _copy_bare(proto: onnx.ModelProto, bare: onnx.ModelProto) -> None:
 
 def _read(node: onnx.NodeProto) -> set[str]:
     """The names that a node waits for; those that its bodies capture are among them."""
-    inside = {name for body in _bodies(node) for inner in body.node for name in _read(inner)}
-    return inside | {name for body in _bodies(node) for name in (v.name for v in body.output)} | set(node.input)
+    inside = {name for body in bodies(node) for inner in body.node for name in _read(inner)}
+    return inside | {name for body in bodies(node) for name in (v.name for v in body.output)} | set(node.input)
 
 
 def _check_acyclic(path: Path, graph: onnx.GraphProto | onnx.FunctionProto) -> None:

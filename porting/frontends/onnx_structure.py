@@ -40,7 +40,7 @@ def _check_scope(path: Path, scope: _Scope, outer: frozenset[str]) -> None:
                     where=path,
                     fix="export it again" if later is None else "sort the nodes topologically",
                 )
-        for body in _bodies(node):
+        for body in bodies(node):
             _check_scope(path, body, frozenset(known))
         known.update(node.output)
     for name in outputs:
@@ -82,11 +82,12 @@ def _check_node(path: Path, node: onnx.NodeProto, domains: Mapping[str, int]) ->
 def _nodes(scope: _Scope) -> Iterator[onnx.NodeProto]:
     for node in scope.node:
         yield node
-        for body in _bodies(node):
+        for body in bodies(node):
             yield from _nodes(body)
 
 
-def _bodies(node: onnx.NodeProto) -> Iterator[onnx.GraphProto]:
+def bodies(node: onnx.NodeProto) -> Iterator[onnx.GraphProto]:
+    """The graphs inside a node: branches of If, bodies of Loop and Scan."""
     for attribute in node.attribute:
         if attribute.HasField("g"):
             yield attribute.g

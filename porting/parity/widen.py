@@ -12,6 +12,8 @@ from pathlib import Path
 import numpy as np
 import onnx
 
+from porting.frontends.onnx_structure import bodies
+
 _FROM, _TO = onnx.TensorProto.BFLOAT16, onnx.TensorProto.FLOAT
 # attributes that hold an element type
 _TYPES = frozenset({"to", "dtype", "stash_type", "output_dtype", "output_datatype"})
@@ -23,7 +25,7 @@ def widened(proto: onnx.ModelProto, folder: Path) -> onnx.ModelProto:
     result.CopyFrom(proto)
     graphs = list(_graphs(result.graph))
     for function in result.functions:
-        graphs += [graph for node in function.node for graph in _inner(node)]
+        graphs += [graph for node in function.node for body in bodies(node) for graph in _graphs(body)]
     nodes = [node for holder in (*graphs, *result.functions) for node in holder.node]
     for graph in graphs:
         for value in (*graph.input, *graph.output, *graph.value_info):
@@ -43,13 +45,8 @@ def widened(proto: onnx.ModelProto, folder: Path) -> onnx.ModelProto:
 def _graphs(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
     yield graph
     for node in graph.node:
-        yield from _inner(node)
-
-
-def _inner(node: onnx.NodeProto) -> Iterator[onnx.GraphProto]:
-    for attribute in node.attribute:
-        if attribute.HasField("g"):
-            yield from _graphs(attribute.g)
+        for body in bodies(node):
+            yield from _graphs(body)
 
 
 def _widen_tensor(tensor: onnx.TensorProto, folder: Path) -> None:
