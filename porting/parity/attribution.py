@@ -99,10 +99,16 @@ class Attribution:
         numerics = [single(line) for line in self._lines]
         self._single = [self._exact if n == EXACT else Interpreter(ported, numerics=n, memory=memory) for n in numerics]
 
-    def run(self, sample: Sample, reference: Mapping[str, torch.Tensor]) -> EffectSums:
-        """One sample; reference: the outputs of the source for it."""
+    def run(
+        self,
+        sample: Sample,
+        reference: Mapping[str, torch.Tensor],
+        exact: Mapping[str, torch.Tensor] | None = None,
+    ) -> EffectSums:
+        """One sample; reference: the outputs of the source for it. exact: those of the port, where they are known."""
         inputs = fit(self._ported, sample)
-        exact = self._exact.run(inputs)
+        if exact is None:
+            exact = self._exact.run(inputs)
         sums = EffectSums(compare(reference, exact), [], [])
         for interpreter in self._single:
             outputs = exact if interpreter is self._exact else interpreter.run(inputs)

@@ -113,7 +113,7 @@ def measure(
             outputs=compare(expected, simulated),
             reference={} if reference is None else compare(expected, interpreted),
             layers=layers,
-            effects=attribution.run(sample, expected),
+            effects=attribution.run(sample, expected, simulated if numerics == EXACT else None),
             dtypes={name: _dtype(tensor) for name, tensor in simulated.items()},
             language=distributions,
         )
