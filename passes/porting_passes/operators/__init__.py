@@ -64,8 +64,7 @@ SINCE: dict[tuple[str, str], int] = {(module.DOMAIN, module.NAME): module.SINCE 
 """(domain, name) -> the oldest opset at which standard ONNX can say what the operator means."""
 
 TYPES: dict[tuple[str, str], tuple[list[str], list[str]]] = {
-    (module.DOMAIN, module.NAME): tuple(side.split() for side in module.TYPES.split("->"))
-    for module in _MODULES
+    (module.DOMAIN, module.NAME): tuple(side.split() for side in module.TYPES.split("->")) for module in _MODULES
 }
 """(domain, name) -> the letters of its inputs and of its outputs."""
 
