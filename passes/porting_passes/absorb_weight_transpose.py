@@ -9,7 +9,7 @@ from porting_passes import provenance
 from porting_passes.constants import constant_of
 from porting_passes.node_facts import attribute
 from porting_passes.splice import Names
-from porting_passes.stored import is_stored
+from porting_passes.stored import is_stored, is_view
 
 RULE = "absorb_weight_transpose"
 
@@ -33,7 +33,13 @@ class AbsorbWeightTranspose(ir.passes.InPlacePass):
         for node in model.graph:
             weight = node.inputs[0] if node.op_type == "Transpose" and node.domain == "" else None
             tensor = constant_of(weight)
-            if weight is None or tensor is None or not weight.is_initializer() or not _feeds_products(node):
+            if (
+                weight is None
+                or tensor is None
+                or (is_stored(tensor) and not is_view(tensor))
+                or not weight.is_initializer()
+                or not _feeds_products(node)
+            ):
                 continue
             rank = len(tensor.shape)
             if rank < 2 or attribute(node, "perm") is None:
@@ -63,7 +69,7 @@ def _new_weight(graph: ir.Graph, weight: ir.Value, tensor: ir.TensorProtocol, na
     name = names.unique(f"{weight.name}/transposed")
     dims = tensor.shape.numpy()
     shape = ir.Shape([*dims[:-2], dims[-1], dims[-2]])
-    if is_stored(tensor):
+    if is_view(tensor):
         turned: ir.TensorProtocol = tensor.transposed()
         turned.name = name
     else:
