@@ -32,7 +32,13 @@ class AbsorbWeightTranspose(ir.passes.InPlacePass):
         for node in model.graph:
             weight = node.inputs[0] if node.op_type == "Transpose" and node.domain == "" else None
             tensor = constant_of(weight)
-            if weight is None or tensor is None or not weight.is_initializer() or not _feeds_products(node):
+            if (
+                weight is None
+                or tensor is None
+                or (is_stored(tensor) and not is_view(tensor))
+                or not weight.is_initializer()
+                or not _feeds_products(node)
+            ):
                 continue
             rank = len(tensor.shape)
             if rank < 2 or attribute(node, "perm") is None:
