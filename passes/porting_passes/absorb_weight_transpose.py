@@ -8,6 +8,7 @@ from porting_passes import provenance
 from porting_passes.constants import constant_of
 from porting_passes.node_facts import attribute
 from porting_passes.splice import Names
+from porting_passes.stored import is_stored, is_view
 from porting_passes.turn_weight import turned
 
 RULE = "absorb_weight_transpose"
