@@ -55,9 +55,7 @@ def divergence(expected: torch.Tensor, met: torch.Tensor) -> torch.Tensor:
     return (p.exp() * (p - q)).sum(-1)
 
 
-def compare(
-    folder: Path, ids: np.ndarray, port: Interpreter, model: torch.nn.Module, routing
-) -> tuple[float, int, int]:
+def compare(ids: np.ndarray, port: Interpreter, model: torch.nn.Module, routing) -> tuple[float, int, int]:
     """Mean KL with the port's experts forced upon the torch model, how many choices differ, and of how many."""
     logits, chosen = run(port, ids)
     watched = routing(model)
@@ -84,9 +82,8 @@ def text(length: int, at: int = 0) -> np.ndarray:
 
 
 def test_trained_model_in_w8a8(fake_quantized, scheme, routing):
-    mean, flips, decisions = compare(
-        TINY, text(128), ported(TINY, "w8a8"), fake_quantized(TINY, KEPT, scheme()), routing
-    )
+    model = fake_quantized(TINY, KEPT, scheme())
+    mean, flips, decisions = compare(text(128), ported(TINY, "w8a8"), model, routing)
     assert mean <= KL
     assert flips <= 0.005 * decisions
 
@@ -95,7 +92,7 @@ def test_trained_model_in_w8a8(fake_quantized, scheme, routing):
 def test_random_models_with_outliers(name, activations, random_checkpoint, fake_quantized, scheme, routing, tmp_path):
     folder = random_checkpoint(tmp_path, 1, outliers=30.0)
     model = fake_quantized(folder, KEPT, scheme(activations=activations))
-    mean, flips, decisions = compare(folder, text(48), ported(folder, name), model, routing)
+    mean, flips, decisions = compare(text(48), ported(folder, name), model, routing)
     assert mean <= KL
     assert flips <= 0.005 * decisions + 1
 
@@ -125,6 +122,6 @@ def test_any_model_of_the_family(random_checkpoint, fake_quantized, scheme, rout
     with tempfile.TemporaryDirectory() as folder:
         random_checkpoint(Path(folder), seed, outliers=outliers, **fields)
         model = fake_quantized(Path(folder), KEPT, scheme())
-        mean, flips, decisions = compare(Path(folder), text(24, seed), ported(Path(folder), "w8a8"), model, routing)
+        mean, flips, decisions = compare(text(24, seed), ported(Path(folder), "w8a8"), model, routing)
     assert mean <= KL
     assert flips <= 0.005 * decisions + 1
