@@ -16,6 +16,7 @@ from porting_passes.decomposition import Decomposition
 from porting_passes.inference import SMALL, constant_tensor, dims_of
 from porting_passes.operators import BODIES, SINCE
 from porting_passes.schemas import schema
+from porting_passes.stored_forms import STORED_DOMAIN, stored_form
 
 Functions = Mapping[ir.OperatorIdentifier, ir.Function]
 _MEANING = Contract("tolerance", 1e-5, "the standard's own definition, evaluated operator by operator", nonfinite=False)
@@ -132,6 +133,10 @@ def _emit(
     first = operands[0] if operands else None
     if inner.op_type == "Identity" and first is not None:
         return [first]
+    if inner.domain == STORED_DOMAIN:
+        return [b.tensor(stored_form(inner.op_type, operands))]
+    if inner.op_type == "Cast" and first is not None and first.dtype == attributes["to"].value:
+        return [first]
     if inner.op_type == "CastLike" and len(operands) == 2 and operands[1] is not None:
         to = b.dtype_of(operands[1])
         if first is not None and first.dtype == to:
@@ -141,7 +146,14 @@ def _emit(
     folded = _folded(b, inner, operands, attributes)
     if folded is not None:
         return folded
-    return b.emit(inner.op_type, operands, dict(attributes), outputs=len(inner.outputs), domain=inner.domain)
+    return b.emit(
+        inner.op_type,
+        operands,
+        dict(attributes),
+        outputs=len(inner.outputs),
+        domain=inner.domain,
+        overload=inner.overload,
+    )
 
 
 def _folded(
