@@ -16,6 +16,7 @@ from porting_kernels.errors import PortingError
 from porting_passes.operators import (
     add_rms_norm,
     dequantize,
+    dynamic_quantize,
     gating_top_k,
     grouped_matmul,
     integer_conv,
@@ -24,9 +25,13 @@ from porting_passes.operators import (
     moe_combine,
     moe_dispatch,
     quantize,
+    quantized_grouped_matmul,
+    quantized_matmul,
     rms_norm,
     rotary_embedding,
     swiglu,
+    weight_only_grouped_matmul,
+    weight_only_matmul,
 )
 
 _MODULES = (
@@ -43,6 +48,11 @@ _MODULES = (
     moe_combine,
     rotary_embedding,
     mla_attention,
+    dynamic_quantize,
+    quantized_matmul,
+    quantized_grouped_matmul,
+    weight_only_matmul,
+    weight_only_grouped_matmul,
 )
 
 BODIES: dict[tuple[str, str], Callable[[int], ir.Function]] = {
