@@ -16,7 +16,17 @@ from collections.abc import Iterator
 
 from porting_kernels.errors import PortingError
 
-CONVERSIONS = ("dense", "dtype", "float32_words", "int32_words", "true", "transposed")
+CONVERSIONS = (
+    "causal_mask",
+    "dense",
+    "dtype",
+    "float32_words",
+    "heads",
+    "int32_words",
+    "numel",
+    "transposed",
+    "zeros_like",
+)
 """Names of what is done to an argument on its way; :mod:`porting.runner.arguments` says what each of them is."""
 
 

@@ -13,7 +13,7 @@ from porting_kernels.errors import PortingError
 from porting_passes.builder import Builder, BuildError
 from porting_passes.contract import Contract
 from porting_passes.decomposition import Decomposition
-from porting_passes.inference import SMALL, constant_tensor, dims_of
+from porting_passes.inference import SMALL, Dims, constant_tensor, dims_of
 from porting_passes.operators import BODIES, SINCE
 from porting_passes.schemas import schema
 from porting_passes.stored_forms import STORED_DOMAIN, stored_form
@@ -163,8 +163,12 @@ def _folded(
     present = [value for value in operands if value is not None]
     if inner.op_type == "Shape" and present:
         dims = dims_of(present[0])
-        if dims is None or not all(isinstance(d, int) for d in dims):
+        asked = None if dims is None else _slice(dims, attributes)
+        if asked is None or not all(isinstance(d, int) for d in asked):
             return None
+        if len(asked) != len(dims or ()):
+            return [b.ints([d for d in asked if isinstance(d, int)])]
+        dims = asked
         arrays = [np.empty(dims, np.bool_) if len(dims) == 0 else np.broadcast_to(np.False_, dims)]  # type: ignore[arg-type]
         codes = [ir.DataType.BOOL]
     else:
@@ -194,6 +198,12 @@ def _folded(
     if any(not isinstance(result, np.ndarray | np.generic) or np.size(result) > SMALL for result in results):
         return None
     return [b.tensor(_tensor(np.asarray(result))) for result in results]
+
+
+def _slice(dims: Dims, attributes: Mapping[str, ir.Attr]) -> Dims:
+    """The extents that a Shape with ``start`` and ``end`` asks for."""
+    bounds = [None if name not in attributes else attributes[name].as_int() for name in ("start", "end")]
+    return dims[slice(*bounds)]
 
 
 def _array(tensor: ir.TensorProtocol) -> np.ndarray:
