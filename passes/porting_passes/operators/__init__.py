@@ -1,8 +1,9 @@
 """Composite operators: name, domain and meaning in standard ONNX, one a file, with the stem of its kernel.
 
-A module has ``NAME``, ``DOMAIN``, ``SINCE`` and ``body(opset)``: a function of that name and domain whose nodes are
-valid at ``opset`` of the default domain, SINCE or newer, so that a model which uses the operator runs wherever ONNX
-runs.
+A module has ``NAME``, ``DOMAIN``, ``SINCE``, ``TYPES`` and ``body(opset)``: a function of that name and domain whose
+nodes are valid at ``opset`` of the default domain, SINCE or newer, so that a model which uses the operator runs
+wherever ONNX runs. TYPES has a letter for each input and, behind an arrow, each output: T, one floating type for all of
+them; F, float32; I, an integer type; A, the type that an attribute names.
 """
 
 from __future__ import annotations
@@ -62,6 +63,11 @@ BODIES: dict[tuple[str, str], Callable[[int], ir.Function]] = {
 
 SINCE: dict[tuple[str, str], int] = {(module.DOMAIN, module.NAME): module.SINCE for module in _MODULES}
 """(domain, name) -> the oldest opset at which standard ONNX can say what the operator means."""
+
+TYPES: dict[tuple[str, str], tuple[list[str], list[str]]] = {
+    (module.DOMAIN, module.NAME): tuple(side.split() for side in module.TYPES.split("->")) for module in _MODULES
+}
+"""(domain, name) -> the letters of its inputs and of its outputs."""
 
 
 def add_bodies(model: ir.Model) -> None:

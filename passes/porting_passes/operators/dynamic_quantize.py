@@ -15,6 +15,7 @@ from porting_passes.operators.function_text import int_attribute, parse
 NAME = "DynamicQuantize"
 DOMAIN = "porting"
 SINCE = 15
+TYPES = "T F -> I F"
 
 
 def body(opset: int) -> ir.Function:

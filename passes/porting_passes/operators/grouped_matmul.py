@@ -15,6 +15,7 @@ from porting_passes.operators.grouped_loop import loop_over_experts
 NAME = "GroupedMatmul"
 DOMAIN = "porting"
 SINCE = 15
+TYPES = "T T I T -> T"
 
 
 def body(opset: int) -> ir.Function:

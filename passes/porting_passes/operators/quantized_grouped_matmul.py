@@ -17,6 +17,7 @@ from porting_passes.operators.grouped_loop import loop_over_experts
 NAME = "QuantizedGroupedMatmul"
 DOMAIN = "porting"
 SINCE = 15
+TYPES = "I F I F I F -> A"
 
 
 def body(opset: int) -> ir.Function:

@@ -14,6 +14,7 @@ from porting_passes.operators.function_text import parse
 NAME = "QuantizedMatMul"
 DOMAIN = "porting"
 SINCE = 15
+TYPES = "I F I F F -> A"
 
 
 def body(opset: int) -> ir.Function:

@@ -16,6 +16,7 @@ from porting_passes.operators.grouped_loop import loop_over_experts
 NAME = "WeightOnlyGroupedMatmul"
 DOMAIN = "porting"
 SINCE = 15
+TYPES = "T I F I F -> T"
 
 
 def body(opset: int) -> ir.Function:

@@ -15,6 +15,7 @@ from porting_passes.operators.function_text import parse
 NAME = "WeightOnlyMatMul"
 DOMAIN = "porting"
 SINCE = 15
+TYPES = "T I F F -> T"
 
 
 def body(opset: int) -> ir.Function:
