@@ -20,6 +20,7 @@ from porting_passes.operator_set import LoweringRow, OperandRow, OperatorRow, Op
 from porting_passes.rewrite import Applied, RewriteResult
 from porting_passes.row_check import reasons_against
 from porting_passes.splice import Names, ReplacementTape, splice
+from porting_passes.stored import is_stored
 
 RULE = "lower_to_surface"
 
@@ -65,7 +66,10 @@ class LowerToSurface(ir.passes.InPlacePass):
     def _expand(self, node: ir.Node, lowering: LoweringRow, opset: int, names: Names) -> Applied:
         sources = tuple(dict.fromkeys(s for v in node.outputs for s in provenance.of(v).sources or (v.name or "",)))
         how = expansion(lowering, self._operator_set, opset)
+        operands = [value for value in node.inputs if value is not None and value.is_initializer()]
         decompose_node(node, how, opset, names)
+        for value in operands:
+            _behind_what_it_was_made_with(value)
         return Applied(how.name, how.contract, sources)
 
     def _row(self, node: ir.Node, opset: int) -> OperatorRow | LoweringRow | None:
@@ -86,6 +90,16 @@ class LowerToSurface(ir.passes.InPlacePass):
             ):
                 return row
         return rows[0] if rows else None
+
+
+def _behind_what_it_was_made_with(value: ir.Value) -> None:
+    """An operand that stays goes behind the constants that were made of its node's: codes are read before scales.
+
+    A lazy weight is quantized as its codes are read, and keeps the scales of that pass until they are asked for.
+    """
+    if isinstance(value.graph, ir.Graph) and value.uses() and is_stored(value.const_value):
+        initializers = value.graph.initializers
+        initializers[value.name or ""] = initializers.pop(value.name or "")
 
 
 def _lower(node: ir.Node, row: OperatorRow, names: Names) -> None:

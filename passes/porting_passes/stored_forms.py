@@ -15,6 +15,7 @@ from porting_kernels import int4
 from porting_kernels.errors import PortingError
 from porting_passes.builder import BuildError
 from porting_passes.inference import constant_tensor
+from porting_passes.stored import is_codes
 
 STORED_DOMAIN = "stored"
 
@@ -42,12 +43,16 @@ def _int4_pairs(operands: Sequence[ir.TensorProtocol]) -> ir.TensorProtocol:
     experts, channels, width = codes.shape.numpy()
     if channels % 2:
         raise BuildError(f"{channels} channels do not go into bytes of two")
+    if is_codes(codes):
+        return codes.paired()
     return _lazy(lambda: int4.pack_pairs(codes.numpy(), axis=1), ir.DataType.INT8, (experts, channels // 2, width))
 
 
 def _int4_bias(operands: Sequence[ir.TensorProtocol]) -> ir.TensorProtocol:
     """Codes (E, N, K) and scales (E, N) -> float32 (E, N), 8 * sum_k(code * scale)."""
     codes, scale = operands
+    if is_codes(codes):
+        return codes.correction()
     dims = codes.shape.numpy()[:2]
     return _lazy(lambda: int4.unsigned_correction(codes.numpy(), scale.numpy()), ir.DataType.FLOAT, dims)
 
