@@ -18,6 +18,7 @@ from weakref import WeakKeyDictionary
 import onnx_ir as ir
 
 from porting_passes.builder import BuildError
+from porting_passes.constraints import parse
 from porting_passes.decomposition import build
 from porting_passes.lowering import expansion, reasons_against_lowering
 from porting_passes.node_view import EVERYTHING, is_constant, looks_of, view
@@ -86,16 +87,18 @@ def check(node: ir.Node, operator_set: OperatorSet, opset: int, dims: Dims | Non
 def _judge_lowerings(
     node: ir.Node, seen: Node, lowerings: Sequence[LoweringRow], operator_set: OperatorSet, dims: Dims
 ) -> Legality:
-    closest: list[Reason] | None = None
+    """The verdict of the lowering that comes closest: first one that the attributes mean, then one that applies."""
+    closest: tuple[Any, list[Reason]] | None = None
     for lowering in lowerings:
-        reasons = reasons_against_lowering(lowering, seen, dims)
-        if not reasons:
-            reasons = reasons_against_nodes(lowering, node, operator_set, seen.opset, dims)
+        own = reasons_against_lowering(lowering, seen, dims)
+        reasons = own or reasons_against_nodes(lowering, node, operator_set, seen.opset, dims)
         if not reasons:
             return Legal(lowering=lowering)
-        if closest is None or _distance(reasons) < _distance(closest):
-            closest = reasons
-    return _verdict(closest or [])
+        other_form = sum(not parse(reason.allowed).operands for reason in own if "attr(" in reason.allowed)
+        distance = (other_form, bool(own), _distance(reasons))
+        if closest is None or distance < closest[0]:
+            closest = distance, reasons
+    return _verdict(closest[1] if closest is not None else [])
 
 
 def reasons_against_nodes(

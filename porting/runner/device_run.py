@@ -15,6 +15,7 @@ from porting.errors import RunnerError
 from porting.port_folder import PortFolder
 from porting.runner.vendor_calls import VendorCalls
 from porting.simulation.interpreter import Interpreter
+from porting.simulation.plan import ExecutionError
 from porting_kernels import dtypes
 
 SCHEMA_VERSION = 1
@@ -54,13 +55,16 @@ class DeviceRun:
         self._seen: dict[str, str] = {}
 
     def __call__(self, sample: Mapping[str, np.ndarray[Any, Any]]) -> dict[str, np.ndarray[Any, Any]]:
-        """The outputs for one batch of inputs."""
+        """The outputs for one batch of inputs. RunnerError where a call fails."""
 
         def note(value: ir.Value, tensor: torch.Tensor) -> None:
             self._seen[value.name or ""] = str(tensor.device)
 
         with self._place():
-            results = self._interpreter.run(sample, tap=note)
+            try:
+                results = self._interpreter.run(sample, tap=note)
+            except ExecutionError as error:
+                raise RunnerError(f"the run failed: {error}") from error
         return {name: dtypes.to_numpy(tensor.cpu()) for name, tensor in results.items()}
 
     def placement(self) -> dict[str, Any]:
