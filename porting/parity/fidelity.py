@@ -31,6 +31,9 @@ from porting.parity.sampling import Sample, fit, in_order
 from porting.parity.widen import widened
 from porting.simulation.interpreter import Interpreter
 from porting_kernels import dtypes
+from porting_passes.constants import constant_of
+
+_FLOATS = (ir.DataType.FLOAT, ir.DataType.FLOAT16, ir.DataType.BFLOAT16)
 
 
 @dataclasses.dataclass
@@ -90,6 +93,7 @@ def measure_fidelity(
     if _has_bfloat16(ported):
         against += ", bfloat16 widened to float32"
     quantizers = {node.outputs[0].name or "": node for node in ported.graph if _is_quantizer(node)}
+    by_row = {node.outputs[1].name or "": node for node in quantizers.values() if len(node.outputs) == 2}
     try:
         session = stock_session(file, extra_outputs=tuple(quantizers), widen=_has_bfloat16(ported))
     except stock_runtime.RefusedError as error:
@@ -101,19 +105,27 @@ def measure_fidelity(
         expected = stock_runtime.run(session, {name: _plain(tensor) for name, tensor in inputs.items()})
         codes: dict[str, Codes] = {}
         before: dict[str, torch.Tensor] = dict(inputs)
+        waiting: dict[str, tuple[torch.Tensor, torch.Tensor]] = {}
         sources = {node.inputs[0].name or "" for node in quantizers.values() if node.inputs[0] is not None}
 
         def tap(value: ir.Value, tensor: torch.Tensor) -> torch.Tensor | None:
             name = value.name or ""
             if name in sources:
                 before[name] = tensor
+            if name in by_row:
+                node = by_row[name]
+                theirs, ours = waiting.pop(node.outputs[0].name or "")
+                codes[node.outputs[0].name or ""] = _compare_codes(node, before, theirs, ours, tie, tensor)
             if name not in quantizers:
                 return None
             theirs = dtypes.to_torch(expected[name])
-            codes[name] = _compare_codes(quantizers[name], before, theirs, tensor, tie)
+            if len(quantizers[name].outputs) == 2:
+                waiting[name] = theirs, tensor
+            else:
+                codes[name] = _compare_codes(quantizers[name], before, theirs, tensor, tie)
             return theirs
 
-        outputs = simulation.run(inputs, tap=tap, wanted=sources | set(quantizers))
+        outputs = simulation.run(inputs, tap=tap, wanted=sources | set(quantizers) | set(by_row))
         sums = {}
         for name, tensor in outputs.items():
             if not isinstance(tensor, torch.Tensor):
@@ -161,12 +173,23 @@ def _plain(tensor: torch.Tensor) -> np.ndarray:
 
 
 def _is_quantizer(node: ir.Node) -> bool:
-    return node.domain == "porting" and node.op_type == "Quantize"
+    """Whether codes come out of floats: our own quantizers, and a vendor's call that gives codes and scales by row."""
+    if (node.domain, node.op_type) == ("porting", "Quantize"):
+        return True
+    x = node.inputs[0] if node.inputs else None
+    types = [value.dtype for value in node.outputs]
+    return x is not None and x.dtype in _FLOATS and types == [ir.DataType.INT8, ir.DataType.FLOAT]
 
 
 def _compare_codes(
-    node: ir.Node, before: Mapping[str, torch.Tensor], theirs: torch.Tensor, ours: torch.Tensor, tie: float
+    node: ir.Node,
+    before: Mapping[str, torch.Tensor],
+    theirs: torch.Tensor,
+    ours: torch.Tensor,
+    tie: float,
+    row_scale: torch.Tensor | None = None,
 ) -> Codes:
+    """row_scale: the scales that a quantizer by row found, (...) for codes (..., K)."""
     differ = theirs != ours
     different = int(differ.sum())
     result = Codes(count=ours.numel())
@@ -174,11 +197,19 @@ def _compare_codes(
     result.far = int((differ & ~by_one).sum())
     operand = node.inputs[0]
     if different and operand is not None and operand.name is not None and operand.name in before:
-        scale, offset = node.attributes["scale"].as_float(), 0
-        if "offset" in node.attributes:
-            offset = node.attributes["offset"].as_int()
-        exact = before[operand.name].double() * scale + offset
+        exact = _before_rounding(node, before[operand.name].double(), row_scale)
         distance = (exact - exact.floor() - 0.5).abs()
         result.ties = int((differ & by_one & (distance <= tie * exact.abs().clamp(min=1.0))).sum())
     result.mismatches = different - result.ties
     return result
+
+
+def _before_rounding(node: ir.Node, x: torch.Tensor, row_scale: torch.Tensor | None) -> torch.Tensor:
+    """What a quantizer rounds, in float64."""
+    if row_scale is None:
+        offset = node.attributes["offset"].as_int() if "offset" in node.attributes else 0
+        return x * node.attributes["scale"].as_float() + offset
+    smooth = constant_of(node.inputs[1]) if len(node.inputs) > 1 else None
+    if smooth is not None:
+        x = x * dtypes.to_torch(smooth.numpy()).double()
+    return (x / row_scale.double().unsqueeze(-1)).nan_to_num(nan=0.0)

@@ -1,4 +1,4 @@
-"""The published JSON Schemas (draft 2020-12) of what the toolkit writes.
+"""The published JSON Schemas (draft 2020-12) of what the toolkit writes and reads.
 
 ==============  ==========================================================================
 parity          ``parity.json``
@@ -9,9 +9,13 @@ budget          a file for ``--budget``
 check           ``porting check --json``
 backends        ``porting backends --json``
 quantization    ``quantization.json``
+schemes         ``porting/quantization/schemes.json``
+keep_tables     ``porting/quantization/keep_tables.json``
+scheme_map      a file for ``--scheme-map``
 ==============  ==========================================================================
 
-Every document has ``schema_version``; a key that changes its meaning or disappears raises it, a new key does not.
+Every document but a scheme map has ``schema_version``; a key that changes its meaning or disappears raises it, a new
+key does not.
 """
 
 from __future__ import annotations

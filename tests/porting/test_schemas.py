@@ -12,7 +12,19 @@ from click.testing import CliRunner
 from porting import schemas
 from porting.cli import cli
 
-NAMES = ("backends", "budget", "check", "evidence", "parity", "port", "provenance", "quantization")
+NAMES = (
+    "backends",
+    "budget",
+    "check",
+    "evidence",
+    "keep_tables",
+    "parity",
+    "port",
+    "provenance",
+    "quantization",
+    "scheme_map",
+    "schemes",
+)
 
 
 def objects(schema: Any, path: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
