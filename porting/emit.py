@@ -122,7 +122,7 @@ def write_model(model: ir.Model, path: Path, weights: WeightFile | None) -> None
         [o for o in proto.opset_import if o.domain in ("", "ai.onnx", "ai.onnx.ml")], ignore_unknown=True
     )
     if proto.functions:
-        proto.ir_version = max(proto.ir_version, 8)
+        proto.ir_version = max(proto.ir_version, 10 if any(f.overload for f in proto.functions) else 8)
     path.write_bytes(proto.SerializeToString(deterministic=True))
 
 

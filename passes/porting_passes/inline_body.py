@@ -13,9 +13,10 @@ from porting_kernels.errors import PortingError
 from porting_passes.builder import Builder, BuildError
 from porting_passes.contract import Contract
 from porting_passes.decomposition import Decomposition
-from porting_passes.inference import SMALL, constant_tensor, dims_of
+from porting_passes.inference import SMALL, Dims, constant_tensor, dims_of
 from porting_passes.operators import BODIES, SINCE
 from porting_passes.schemas import schema
+from porting_passes.stored_forms import STORED_DOMAIN, stored_form
 
 Functions = Mapping[ir.OperatorIdentifier, ir.Function]
 _MEANING = Contract("tolerance", 1e-5, "the standard's own definition, evaluated operator by operator", nonfinite=False)
@@ -132,6 +133,10 @@ def _emit(
     first = operands[0] if operands else None
     if inner.op_type == "Identity" and first is not None:
         return [first]
+    if inner.domain == STORED_DOMAIN:
+        return [b.tensor(stored_form(inner.op_type, operands))]
+    if inner.op_type == "Cast" and first is not None and first.dtype == attributes["to"].value:
+        return [first]
     if inner.op_type == "CastLike" and len(operands) == 2 and operands[1] is not None:
         to = b.dtype_of(operands[1])
         if first is not None and first.dtype == to:
@@ -141,7 +146,14 @@ def _emit(
     folded = _folded(b, inner, operands, attributes)
     if folded is not None:
         return folded
-    return b.emit(inner.op_type, operands, dict(attributes), outputs=len(inner.outputs), domain=inner.domain)
+    return b.emit(
+        inner.op_type,
+        operands,
+        dict(attributes),
+        outputs=len(inner.outputs),
+        domain=inner.domain,
+        overload=inner.overload,
+    )
 
 
 def _folded(
@@ -151,8 +163,12 @@ def _folded(
     present = [value for value in operands if value is not None]
     if inner.op_type == "Shape" and present:
         dims = dims_of(present[0])
-        if dims is None or not all(isinstance(d, int) for d in dims):
+        asked = None if dims is None else _slice(dims, attributes)
+        if asked is None or not all(isinstance(d, int) for d in asked):
             return None
+        if len(asked) != len(dims or ()):
+            return [b.ints([d for d in asked if isinstance(d, int)])]
+        dims = asked
         arrays = [np.empty(dims, np.bool_) if len(dims) == 0 else np.broadcast_to(np.False_, dims)]  # type: ignore[arg-type]
         codes = [ir.DataType.BOOL]
     else:
@@ -182,6 +198,12 @@ def _folded(
     if any(not isinstance(result, np.ndarray | np.generic) or np.size(result) > SMALL for result in results):
         return None
     return [b.tensor(_tensor(np.asarray(result))) for result in results]
+
+
+def _slice(dims: Dims, attributes: Mapping[str, ir.Attr]) -> Dims:
+    """The extents that a Shape with ``start`` and ``end`` asks for."""
+    bounds = [None if name not in attributes else attributes[name].as_int() for name in ("start", "end")]
+    return dims[slice(*bounds)]
 
 
 def _array(tensor: ir.TensorProtocol) -> np.ndarray:

@@ -20,6 +20,7 @@ COMMANDS = {
     "doctor": "Show versions, the native module, and backends that failed to load.",
     "port": "Port SOURCE to a backend: rewrite, quantize, emit, and prove parity.",
     "reference": "Run SOURCE on CPU in float32.",
+    "run": "Run a port of a Python surface with the vendor's calls.",
     "simulate": "Run a port on CPU with the chip's arithmetic.",
     "verify": "Measure the parity of a port against its source.",
 }

@@ -13,6 +13,7 @@ import torch
 from porting.errors import DtypeError, ShapeError, UsageError
 from porting.quantization.float_rows import FloatRows
 from porting.quantization.held_rows import HeldRows, NewRows
+from porting.quantization.paired_codes import PairedCodes
 from porting.quantization.weight_spec import WeightSpec
 from porting.weights.row_tensor import BLOCKS, RowTensor
 from porting.weights.stored import CHUNK, WORK
@@ -245,6 +246,14 @@ class QuantizedTensor(RowTensor):
         step = max(1, min(rest // BLOCKS, _BLOCK) // row)
         for first in range(0, self.rows, step):
             yield first, self._read(first, min(first + step, self.rows), scratch, chunk)
+
+    def paired(self) -> PairedCodes:
+        """Codes of 4 bits with two output channels a byte. Reads nothing. ShapeError for an odd number of channels."""
+        return PairedCodes(self)
+
+    def correction(self) -> QuantizedTensor:
+        """``QuantizedWeight.scale_bias`` of the weight that these are the codes of."""
+        return self._weight.scale_bias
 
     def part(self, index: int) -> QuantizedTensor:
         """One place of the first axis, without that axis: an expert of a stack."""

@@ -8,6 +8,7 @@ them; F, float32; I, an integer type; A, the type that an attribute names.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 
 import onnx_ir as ir
@@ -70,13 +71,14 @@ TYPES: dict[tuple[str, str], tuple[list[str], list[str]]] = {
 
 
 def add_bodies(model: ir.Model) -> None:
-    """Give every composite operator that the model uses a function body, and import its domain.
+    """Give every composite operator that the model or a function of it uses a function body, and import its domain.
 
     Bodies are written for the model's own opset: onnxruntime refuses an inlined operator of another version. Raises
     PortingError when that is older than an operator's body can be.
     """
     opset = model.opset_imports[""]
-    used = {(n.domain, n.op_type) for n in model.graph.all_nodes()} & set(BODIES)
+    nodes = itertools.chain(model.graph.all_nodes(), *(function.all_nodes() for function in model.functions.values()))
+    used = {(n.domain, n.op_type) for n in nodes} & set(BODIES)
     for domain, name in sorted(used):
         if opset < SINCE[domain, name]:
             raise PortingError(

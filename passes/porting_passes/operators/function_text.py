@@ -2,13 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import onnx
 import onnx_ir as ir
 
+from porting_kernels.errors import PortingError
 
-def parse(text: str, opset: int, domain: str = "porting") -> ir.Function:
-    """A function from ``Name <attributes> (inputs) => (outputs) { nodes }``, its nodes at ``opset``."""
-    proto = onnx.parser.parse_function(f'<opset_import: ["" : {opset}], domain: "{domain}"> {text}')
+
+def parse(
+    text: str, opset: int, domain: str = "porting", *, overload: str = "", others: Sequence[str] = ()
+) -> ir.Function:
+    """A function from ``Name <attributes> (inputs) => (outputs) { nodes }``, its nodes at ``opset``.
+
+    others: domains that the nodes come from besides ONNX's own. PortingError for text that ONNX does not read.
+    """
+    imports = ", ".join([f'"" : {opset}', *(f'"{other}" : 1' for other in others)])
+    named = f', overload: "{overload}"' if overload else ""
+    try:
+        proto = onnx.parser.parse_function(f'<opset_import: [{imports}], domain: "{domain}"{named}> {text}')
+    except onnx.parser.ParseError as error:
+        raise PortingError("the text of a function does not parse", met=str(error), where=text.split("(")[0]) from error
     return ir.serde.deserialize_function(proto)
 
 
