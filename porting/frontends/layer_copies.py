@@ -93,13 +93,15 @@ class _Pair:
         return False
 
     def _match(self, value: ir.Value | None, twin: ir.Value | None) -> bool:
-        if value is None or twin is None or value is twin:
-            return value is twin  # _check_uses sees whether one of the first layer may be shared
+        if value is None or twin is None:
+            return value is twin
+        if any(v.is_initializer() and _under(v.name, f"{self._path}.") is not None for v in (value, twin)):
+            own = _under(value.name, self._two)
+            return own is not None and own == _under(twin.name, self._one)
+        if value is twin:
+            return True  # _check_uses sees whether one of the first layer may be shared
         if value in self._twins:
             return self._twins[value] is twin or _constants_equal(value, twin)
-        if value.is_initializer() or twin.is_initializer():
-            own = _under(value.name, self._two)
-            return own is not None and twin.is_initializer() and own == _under(twin.name, self._one)
         if _constants_equal(value, twin):
             return True
         if self._chain is None and value.producer() in self.first and twin.producer() not in self.first:
