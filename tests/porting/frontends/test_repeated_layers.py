@@ -68,9 +68,12 @@ STAMPED: dict[str, tuple[str, dict[str, Any], list[tuple[int, int]]]] = {
     ),
     "learned_positions": ("gpt2", GPT, [(0, 3)]),
 }
+QUICK = ("dense_then_experts", "learned_positions")
+CASES = [case if case in QUICK else pytest.param(case, marks=pytest.mark.slow) for case in STAMPED]
 WHOLE: dict[str, tuple[str, dict[str, Any]]] = {
     "every_second_layer_sparse": ("qwen3_moe", {**SMALL, **EXPERTS, "decoder_sparse_step": 2}),
     "alternating_windows": ("gemma2", {**SMALL, **SLIDING}),
+    "another_scale_each": ("gpt2", {**GPT, "scale_attn_by_inverse_layer_idx": True}),
     "no_three_layers": ("llama", {**SMALL, "num_hidden_layers": 2}),
 }
 
@@ -83,6 +86,31 @@ def export_whole(monkeypatch: pytest.MonkeyPatch, module: Any) -> ir.Model:
     with monkeypatch.context() as patch:
         patch.setattr(repeated_layers, "find_runs", lambda module: [])
         return checkpoint_graph.export(module)
+
+
+def count_exports(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Grows by one item with each export from now on."""
+    exports: list[int] = []
+    plain = checkpoint_graph._export_whole
+
+    def counted(module: Any) -> ir.Model:
+        exports.append(1)
+        return plain(module)
+
+    monkeypatch.setattr(checkpoint_graph, "_export_whole", counted)
+    return exports
+
+
+def write(folder: Path, kind: str, fields: dict[str, Any]) -> Any:
+    """A model with random weights, none of them at a default, saved to the folder."""
+    torch.manual_seed(0)
+    config = transformers.CONFIG_MAPPING[kind](**fields)
+    model = transformers.AutoModelForCausalLM.from_config(config, attn_implementation="eager", dtype=torch.float32)
+    for parameter in model.parameters():
+        scale = 0.2 if parameter.dim() < 2 else parameter.shape[-1] ** -0.5
+        parameter.data = parameter.data * (parameter.dim() < 2) + scale * torch.randn(parameter.shape)
+    model.eval().save_pretrained(folder)
+    return model
 
 
 def attribute(value: ir.Attr) -> Any:
@@ -105,10 +133,10 @@ def assert_same_graph(model: ir.Model, expected: ir.Model) -> None:
         assert [provenance.of(v) for v in values] == [provenance.of(v) for v in others]
         counterparts.update(zip(values, others, strict=True))
         for value, other in zip(values, others, strict=True):
-            assert (value.const_value is None) == (other.const_value is None), value.name
-            if value.const_value is not None and other.const_value is not None:
+            if other.const_value is not None:  # computed from the config; what is stored only the stamped graph has
+                assert value.const_value is not None
                 assert np.array_equal(value.const_value.numpy(), other.const_value.numpy()), value.name
-    nodes, others = list(model.graph), list(expected.graph)
+    nodes, others, sources = list(model.graph), list(expected.graph), []
     assert [node.op_identifier() for node in nodes] == [node.op_identifier() for node in others]
     for node, other in zip(nodes, others, strict=True):
         assert {k: attribute(v) for k, v in node.attributes.items()} == {
@@ -118,44 +146,33 @@ def assert_same_graph(model: ir.Model, expected: ir.Model) -> None:
         assert [(v.dtype, v.shape) for v in node.outputs] == [(v.dtype, v.shape) for v in other.outputs]
         for value, twin in zip(node.outputs, other.outputs, strict=True):
             place, expected_place = provenance.of(value), provenance.of(twin)
-            assert place.sources == (value.name,)
-            assert place.equal
-            for field in ("module", "class_name", "file", "line"):
+            assert len(place.sources) == len(expected_place.sources)
+            sources += place.sources
+            for field in ("equal", "rules", "module", "class_name", "file", "line"):
                 assert getattr(place, field) == getattr(expected_place, field), value.name
         counterparts.update(zip(node.outputs, other.outputs, strict=True))
     assert [counterparts[value] for value in model.graph.outputs] == list(expected.graph.outputs)
     assert [value.name for value in model.graph.outputs] == [value.name for value in expected.graph.outputs]
-    names = [value.name for node in nodes for value in node.outputs] + [node.name for node in nodes]
-    assert len(set(names)) == len(names)
+    for names in ([value.name for node in nodes for value in node.outputs], [node.name for node in nodes], sources):
+        assert len(set(names)) == len(names)
 
 
-@pytest.mark.parametrize("case", STAMPED)
-def test_stamped_graph_is_that_of_a_full_export(case: str, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("case", CASES)
+def test_stamped_graph_is_that_of_a_full_export_and_computes_what_eager_does(
+    case: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     kind, fields, runs = STAMPED[case]
-    module = module_of(kind, fields)
-    assert [(run.first, run.last) for run in repeated_layers.find_runs(module)] == runs
-    attributes = [dict(vars(part)) for part in module.modules()]
-    stamped = checkpoint_graph._export_repeated(module)
-    assert stamped is not None
-    assert [dict(vars(part)) for part in module.modules()] == attributes
-    assert all(type(value) is int for part in module.modules() for k, value in vars(part).items() if k == "layer_idx")
-    assert_same_graph(checkpoint_graph.export(module), export_whole(monkeypatch, module_of(kind, fields)))
-
-
-@pytest.mark.parametrize("case", STAMPED)
-def test_stamped_model_computes_what_eager_does(case: str, tmp_path: Path) -> None:
-    kind, fields, _ = STAMPED[case]
-    torch.manual_seed(0)
-    config = transformers.CONFIG_MAPPING[kind](**fields)
-    model = transformers.AutoModelForCausalLM.from_config(config, attn_implementation="eager", dtype=torch.float32)
-    for parameter in model.parameters():
-        scale = 0.2 if parameter.dim() < 2 else parameter.shape[-1] ** -0.5
-        parameter.data = parameter.data * (parameter.dim() < 2) + scale * torch.randn(parameter.shape)
-    model.eval().save_pretrained(tmp_path)
+    whole = module_of(kind, fields)
+    assert [(run.first, run.last) for run in repeated_layers.find_runs(whole)] == runs
+    model = write(tmp_path, kind, fields)
+    exports = count_exports(monkeypatch)
+    stamped = frontends.load(str(tmp_path)).model
+    assert exports == [1]
+    assert_same_graph(stamped, export_whole(monkeypatch, whole))
     ids = torch.randint(3, 96, (2, 7))
     with torch.inference_mode():
         expected = model(input_ids=ids, use_cache=False).logits
-    got = Interpreter(frontends.load(str(tmp_path)).model).run({"input_ids": ids})["logits"]
+    got = Interpreter(stamped).run({"input_ids": ids})["logits"]
     # Sums of a few dozen float32 products in another order; a wrong or missing layer is off by 0.1 and more.
     assert float((torch.as_tensor(got) - expected).norm() / expected.norm()) < 1e-5
 
@@ -165,19 +182,24 @@ def test_layers_that_are_not_alike_make_no_run(case: str) -> None:
     assert repeated_layers.find_runs(module_of(*WHOLE[case])) == []
 
 
-def test_layer_that_uses_its_number_stops_the_trace() -> None:
-    module = module_of("gpt2", {**GPT, "scale_attn_by_inverse_layer_idx": True})
-    runs = repeated_layers.find_runs(module)
-    assert len(runs) == 1
-    with pytest.raises(LayersDiffer, match="its own number"), repeated_layers.skipping(module, runs):
-        checkpoint_graph._export_whole(module)
-    assert [block.attn.layer_idx for block in module.transformer.h] == [0, 1, 2, 3]
+@pytest.mark.parametrize("factor", [lambda number: 1 + number, lambda number: number], ids=["added_to", "multiplied"])
+def test_layers_that_use_their_number_are_exported_each(factor: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    from transformers.models.gpt2.modeling_gpt2 import GPT2Block
 
+    plain = GPT2Block.forward
 
-def test_layer_that_uses_its_number_is_exported_for_each(monkeypatch: pytest.MonkeyPatch) -> None:
-    fields = {**GPT, "n_layer": 3, "scale_attn_by_inverse_layer_idx": True}
-    model = checkpoint_graph.export(module_of("gpt2", fields))
-    assert_same_graph(model, export_whole(monkeypatch, module_of("gpt2", fields)))
+    def forward(self: Any, hidden: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
+        return plain(self, hidden, *args, **kwargs) * factor(self.attn.layer_idx)
+
+    monkeypatch.setattr(GPT2Block, "forward", forward)
+    module = module_of("gpt2", {**GPT, "n_layer": 3})
+    assert len(repeated_layers.find_runs(module)) == 1
+    exports = count_exports(monkeypatch)
+    model = checkpoint_graph.export(module)
+    assert exports == [1, 1]
+    assert [type(block.attn.layer_idx) for block in module.transformer.h] == [int] * 3
+    places = [provenance.of(node.outputs[0]).module for node in model.graph if node.op_type == "Softmax"]
+    assert places == [f"transformer.h.{number}.attn" for number in range(3)]
 
 
 def test_shared_parameters_make_no_run() -> None:
