@@ -85,6 +85,8 @@ def _same_meaning(proto: onnx.FunctionProto, opset: int) -> bool:
 
 def inline(b: Builder, node: ir.Node, body: ir.Function) -> Sequence[ir.Value | None]:
     """Emit the nodes of ``body`` for the operands and attributes of ``node``; what is constant is computed."""
+    if len(node.inputs) > len(body.inputs):
+        raise BuildError(f"{node.op_type} has {len(node.inputs)} operands, its body {len(body.inputs)}")
     values: dict[ir.Value, ir.Value | None] = dict.fromkeys(body.inputs)
     values.update(zip(body.inputs, node.inputs, strict=False))
     for inner in body:

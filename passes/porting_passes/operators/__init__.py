@@ -53,14 +53,26 @@ SINCE: dict[tuple[str, str], int] = {(module.DOMAIN, module.NAME): module.SINCE 
 """(domain, name) -> the oldest opset at which standard ONNX can say what the operator means."""
 
 
+_CHECKS: dict[tuple[str, str], Callable[[ir.Node], None]] = {
+    (mla_attention.DOMAIN, mla_attention.NAME): mla_attention.check
+}
+"""(domain, name) -> what refuses operands that the operator names and the body does not have yet."""
+
+
 def add_bodies(model: ir.Model) -> None:
     """Give every composite operator that the model uses a function body, and import its domain.
 
     Bodies are written for the model's own opset: onnxruntime refuses an inlined operator of another version. Raises
-    PortingError when that is older than an operator's body can be.
+    PortingError when that is older than an operator's body can be, UnsupportedOperatorError for reserved operands.
     """
     opset = model.opset_imports[""]
-    used = {(n.domain, n.op_type) for n in model.graph.all_nodes()} & set(BODIES)
+    used: set[tuple[str, str]] = set()
+    for node in model.graph.all_nodes():
+        key = node.domain, node.op_type
+        if key in BODIES:
+            used.add(key)
+        if key in _CHECKS:
+            _CHECKS[key](node)
     for domain, name in sorted(used):
         if opset < SINCE[domain, name]:
             raise PortingError(
