@@ -14,7 +14,7 @@ from porting_passes.builder import Builder, BuildError
 from porting_passes.contract import Contract
 from porting_passes.decomposition import Decomposition
 from porting_passes.inference import SMALL, constant_tensor, dims_of
-from porting_passes.operators import BODIES, SINCE
+from porting_passes.operators import BODIES, FLAT, SINCE
 from porting_passes.schemas import schema
 
 Functions = Mapping[ir.OperatorIdentifier, ir.Function]
@@ -29,9 +29,9 @@ def body_of(node: ir.Node, opset: int, functions: Functions) -> ir.Function | No
     local = functions.get(node.op_identifier())
     if local is not None:
         return local
-    composite = BODIES.get((node.domain, node.op_type))
-    if composite is not None:
-        return composite(opset) if opset >= SINCE[node.domain, node.op_type] else None
+    key = node.domain, node.op_type
+    if key in BODIES:
+        return (FLAT.get(key) or BODIES[key])(opset) if opset >= SINCE[key] else None
     definition = schema(node.domain, node.op_type, opset)
     if definition is None:
         return None

@@ -49,6 +49,11 @@ BODIES: dict[tuple[str, str], Callable[[int], ir.Function]] = {
 }
 """(domain, name) -> body of every composite operator."""
 
+FLAT: dict[tuple[str, str], Callable[[int], ir.Function]] = {
+    (module.DOMAIN, module.NAME): module.flat_body for module in (swiglu, gating_top_k)
+}
+"""(domain, name) -> the same meaning without control flow, where a body saves memory by blocks."""
+
 SINCE: dict[tuple[str, str], int] = {(module.DOMAIN, module.NAME): module.SINCE for module in _MODULES}
 """(domain, name) -> the oldest opset at which standard ONNX can say what the operator means."""
 
