@@ -88,7 +88,7 @@ def check_source(source: Source, target: Target, *, as_is: bool = False) -> Chec
 
 def _quantizes_as_nodes(target: Target) -> bool:
     style = target.surface.quantization
-    return target.quantizes and style is not None and style.carrier == "nodes"
+    return target.quantizes_by_ranges and style is not None and style.carrier == "nodes"
 
 
 def _judge_all(pipeline: Pipeline) -> list[Failure]:

@@ -18,6 +18,7 @@ from porting_passes.language_model_fusions import language_model_fusions
 from porting_passes.legalize import Failure, Legalize
 from porting_passes.lower_to_surface import LowerToSurface
 from porting_passes.materialize_reshape import MaterializeReshape
+from porting_passes.quantize_dynamic import Decide, QuantizedProduct, QuantizeDynamic, QuantizeDynamicResult
 from porting_passes.quantize_static import (
     ActivationRange,
     KeptFloat,
@@ -36,7 +37,8 @@ class Pipeline:
     """One model on its way to a target; ``model`` is changed in place.
 
     dims: intervals of the symbols that stay. applied, passes: what was done, in order. failures: every node without a
-    legal form. allowed: nodes of unknown legality that the user lets through. quantized, kept: what the scheme did.
+    legal form. allowed: nodes of unknown legality that the user lets through. quantized (static) or products (weights),
+    and kept: what the scheme did.
     language_model: fuse to the grain of language models too, where the surface takes composite operators.
     """
 
@@ -48,6 +50,7 @@ class Pipeline:
     failures: list[Failure] = dataclasses.field(default_factory=list)
     allowed: list[Failure] = dataclasses.field(default_factory=list)
     quantized: list[QuantizedNode] = dataclasses.field(default_factory=list)
+    products: list[QuantizedProduct] = dataclasses.field(default_factory=list)
     kept: list[KeptFloat] = dataclasses.field(default_factory=list)
     language_model: bool = False
 
@@ -59,24 +62,42 @@ class Pipeline:
         self.dims = dict(step.ranges)
 
     def to_float_surface(self) -> None:
-        """Rewrite into float operators of the surface, at its opset. Sets ``failures`` where that is impossible."""
+        """Rewrite into float operators of the surface, at its opset. Sets ``failures`` where that is impossible.
+
+        A converter is given float32 operators that it takes. A Python surface takes many of its operators in half
+        precision only, and as the composite ones that fusing makes: there nothing is judged before ``to_dtype``.
+        """
         accepts = self.target.surface.operator_set.accepts
+        early = self.target.surface.kind != "python"
         self._run(Canonicalize())
         self._then_canonicalize(MaterializeReshape())
         opset = self.target.surface.opset or self.model.opset_imports[""]
-        self._legalize(by_name_at=opset)
+        if early:
+            self._legalize(by_name_at=opset)
         if self.failures:
             return
         self._then_canonicalize(ConvertOpset(opset))
         if self.language_model:
             self._then_canonicalize(*language_model_fusions(accepts=accepts))
         self._then_canonicalize(*fusions(accepts=accepts))
-        self._legalize()
+        if early:
+            self._legalize()
+
+    def quantize_weights(self, decide: Decide) -> None:
+        """Apply a scheme with integer weights, before ``to_dtype``: weights are quantized from float32."""
+        result = QuantizeDynamic(decide)(self.model)
+        assert isinstance(result, QuantizeDynamicResult)
+        self.passes.append("QuantizeDynamic")
+        self.products, self.kept = list(result.quantized), list(result.kept)
+        if self.target.surface.kind != "python":
+            self._legalize()
 
     def to_dtype(self) -> None:
-        """Carry the target's floating type between operators."""
-        if self.target.dtype in _DTYPES:
+        """Carry the target's floating type between operators, and judge the result."""
+        converts = self.target.dtype in _DTYPES
+        if converts:
             self._then_canonicalize(ConvertDtype(_DTYPES[self.target.dtype]))
+        if converts or self.target.surface.kind == "python":
             self._legalize()
 
     def quantize(self, ranges: Mapping[str, ActivationRange]) -> ir.Model:

@@ -62,7 +62,7 @@ def port(request: Request, say: Say = lambda line: None) -> Parity | None:
     Raises PortingErrors, whose classes own their exit codes; then there is no OUT.
     """
     target = request.target
-    if target.quantizes and request.calibrate is None:
+    if target.quantizes_by_ranges and request.calibrate is None:
         raise UsageError(
             f"scheme {target.scheme} needs data to find the ranges of activations", fix="--calibrate DATA.npz"
         )
@@ -120,7 +120,7 @@ def _data(
 
 def _calibrated(request: Request, pipeline: Pipeline, samples: Data | None, say: Say) -> dict[str, ActivationRange]:
     """Ranges by source value: names of activations may change with the dtype, what they stand for does not."""
-    if not pipeline.target.quantizes or samples is None:
+    if not pipeline.target.quantizes_by_ranges or samples is None:
         return {}
     style = pipeline.target.surface.quantization
     assert style is not None
@@ -144,7 +144,7 @@ def _keys(value: ir.Value) -> list[str]:
 
 def _quantized(pipeline: Pipeline, ranges: Mapping[str, ActivationRange]) -> ir.Model | None:
     """The model in composite operators; None where the scheme does not quantize."""
-    if not pipeline.target.quantizes:
+    if not pipeline.target.quantizes_by_ranges:
         return None
     by_name = {}
     for value in pipeline.activations():
@@ -239,7 +239,7 @@ def _record(
         "not_in_graph": list(source.not_in_graph),
         "block_scales": None if source.block_scales is None or request.weights == "none" else source.block_scales(),
         "calibration": None
-        if calibration is None or not target.quantizes
+        if calibration is None or not target.quantizes_by_ranges
         else {"method": request.method, "samples": calibration.examples, "inputs": "user"},
         "weights": request.weights,
         "files": {},

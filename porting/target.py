@@ -30,16 +30,32 @@ class Target:
 
     @classmethod
     def resolve(
-        cls, backend: str, surface: str | None = None, *, scheme: str = "none", dtype: str = "float32", **rest: object
+        cls,
+        backend: str,
+        surface: str | None = None,
+        *,
+        scheme: str = "none",
+        dtype: str | None = None,
+        language_model: bool = False,
+        **rest: object,
     ) -> Target:
-        """From the words of the command line. Unknown names raise errors that list the known and the near ones."""
+        """From the words of the command line. Unknown names raise errors that list the known and the near ones.
+
+        surface: without one, the backend's default for the scheme and the kind of model. dtype: without one, the
+        surface's first.
+        """
         found = backends.get(backend)
-        chosen = found.surface(surface)
+        chosen = found.surface(surface, scheme=scheme, language_model=language_model)
         chosen.require_scheme(scheme)
-        chosen.require_dtype(dtype)
+        dtype = chosen.require_dtype(chosen.dtypes[0] if dtype is None else dtype)
         return cls(backend, found, chosen, scheme, dtype, **rest)  # type: ignore[arg-type]
 
     @property
-    def quantizes(self) -> bool:
+    def quantizes_by_ranges(self) -> bool:
         """Whether the scheme needs ranges of activations."""
         return self.scheme == "w8a8-static"
+
+    @property
+    def quantizes_by_row(self) -> bool:
+        """Whether the scheme makes integers of weights, and of activations as the model runs if of them at all."""
+        return self.scheme not in ("none", "w8a8-static")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Protocol
 
 import torch
@@ -23,7 +24,7 @@ class ExpertWeights(Protocol):
         ...
 
 
-@kernel("GroupedMatmul", domain="porting", owns_result=True)
+@kernel("GroupedMatmul", domain="porting", owns_result=True, streams=(1,))
 def grouped_matmul(
     x: torch.Tensor,
     w: ExpertWeights,
@@ -48,16 +49,22 @@ def grouped_matmul(
         )
     if bias is not None and tuple(bias.shape) not in {(experts, n), (experts, 1)}:
         raise ShapeError("bias does not fit", required=f"({experts}, {n}) or ({experts}, 1)", met=tuple(bias.shape))
-    bounds = [0, *offsets.tolist()]
-    if bounds != sorted(bounds) or bounds[-1] != x.shape[0]:
-        raise ShapeError("offsets do not cover the rows", required=f"from 0 up to {x.shape[0]}", met=bounds[1:])
     wide = torch.promote_types(x.dtype, torch.float32)
     y = x.new_empty(x.shape[0], n)
-    for expert in range(experts):
-        rows = slice(bounds[expert], bounds[expert + 1])
-        if rows.start == rows.stop:
-            continue
+    for expert, rows in runs(offsets, experts, x.shape[0]):
         matrix = w[expert].to(wide)
         product = x[rows].to(wide) @ (matrix.t() if transposed else matrix)
         y[rows] = product if bias is None else product.add_(bias[expert])
     return y
+
+
+def runs(offsets: torch.Tensor, experts: int, rows: int) -> Iterator[tuple[int, slice]]:
+    """The experts that have rows, each with them. ShapeError unless the offsets go from 0 up to ``rows``."""
+    bounds = [0, *offsets.tolist()]
+    if len(bounds) != experts + 1 or bounds != sorted(bounds) or bounds[-1] != rows:
+        raise ShapeError(
+            "offsets do not cover the rows", required=f"{experts} ends from 0 up to {rows}", met=bounds[1:]
+        )
+    for expert in range(experts):
+        if bounds[expert] < bounds[expert + 1]:
+            yield expert, slice(bounds[expert], bounds[expert + 1])

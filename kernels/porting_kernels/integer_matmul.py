@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 
 from porting_kernels.errors import ShapeError
+from porting_kernels.exact_integer import int8_product
 from porting_kernels.registry import kernel
 
 
@@ -15,16 +16,11 @@ def integer_matmul(
     """int32 product of (a - a_zero_point) with b plus bias.
 
     a: int8 (..., K), rank 2 or more. b: int8 (K, N). bias: int32 (N,) or (1,). Returns int32 (..., N); sums beyond
-    int32 wrap. torch's own int8 product is exact, and faster than a float32 one (benchmarks/native_loops.py).
-    Raises ShapeError when the operands do not fit.
+    int32 wrap. Raises ShapeError when the operands do not fit.
     """
     if a.ndim < 2 or b.ndim != 2 or a.shape[-1] != b.shape[0]:
         raise ShapeError("operands do not fit", required="(..., K) and (K, N)", met=(tuple(a.shape), tuple(b.shape)))
-    rows = a.reshape(-1, a.shape[-1]).contiguous()
-    if rows.numel() and b.numel():
-        acc = torch._int_mm(rows, b)
-    else:
-        acc = torch.zeros(rows.shape[0], b.shape[1], dtype=torch.int32)
+    acc = int8_product(a.reshape(-1, a.shape[-1]), b)
     if a_zero_point:
         acc = acc - (b.sum(dim=0, dtype=torch.int64) * a_zero_point).to(torch.int32)
     acc = acc.reshape(*a.shape[:-1], b.shape[1])

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import numpy as np
 import onnx_ir as ir
 
 from porting_passes import provenance
 from porting_passes.constants import constant_of
 from porting_passes.node_facts import attribute
 from porting_passes.splice import Names
-from porting_passes.stored import is_stored
+from porting_passes.turn_weight import turned
 
 RULE = "absorb_weight_transpose"
 
@@ -28,7 +27,7 @@ class AbsorbWeightTranspose(ir.passes.InPlacePass):
     def call(self, model: ir.Model) -> ir.passes.PassResult:
         """Absorb in place."""
         names = Names(model)
-        turned: dict[ir.Value, ir.Value] = {}
+        made: dict[ir.Value, ir.Value] = {}
         modified = False
         for node in model.graph:
             weight = node.inputs[0] if node.op_type == "Transpose" and node.domain == "" else None
@@ -40,14 +39,14 @@ class AbsorbWeightTranspose(ir.passes.InPlacePass):
                 continue
             if list(attribute(node, "perm")) != [*range(rank - 2), rank - 1, rank - 2]:
                 continue
-            if weight not in turned:
-                turned[weight] = _new_weight(model.graph, weight, tensor, names)
+            if weight not in made:
+                made[weight] = _new_weight(model.graph, weight, tensor, names)
             else:
-                provenance.inherit(turned[weight], [node.outputs[0], weight], RULE)
-            node.outputs[0].replace_all_uses_with(turned[weight])
+                provenance.inherit(made[weight], [node.outputs[0], weight], RULE)
+            node.outputs[0].replace_all_uses_with(made[weight])
             model.graph.remove(node, safe=True)
             modified = True
-        for weight in turned:
+        for weight in made:
             if not (weight.uses() or weight.is_graph_output()):
                 del model.graph.initializers[str(weight.name)]
         return ir.passes.PassResult(model, modified)
@@ -61,19 +60,10 @@ def _feeds_products(node: ir.Node) -> bool:
 
 def _new_weight(graph: ir.Graph, weight: ir.Value, tensor: ir.TensorProtocol, names: Names) -> ir.Value:
     name = names.unique(f"{weight.name}/transposed")
-    dims = tensor.shape.numpy()
-    shape = ir.Shape([*dims[:-2], dims[-1], dims[-2]])
-    if is_stored(tensor):
-        turned: ir.TensorProtocol = tensor.transposed()
-        turned.name = name
-    else:
-        turned = ir.LazyTensor(
-            lambda: ir.tensor(np.ascontiguousarray(np.swapaxes(tensor.numpy(), -1, -2)), dtype=tensor.dtype),
-            dtype=tensor.dtype,
-            shape=shape,
-            name=name,
-        )
-    value = ir.Value(name=name, shape=shape, type=ir.TensorType(tensor.dtype), const_value=turned)
+    stored = turned(tensor, name)
+    value = ir.Value(
+        name=name, shape=ir.Shape(stored.shape.numpy()), type=ir.TensorType(tensor.dtype), const_value=stored
+    )
     provenance.inherit(value, [weight], RULE)
     graph.register_initializer(value)
     return value

@@ -19,13 +19,19 @@ _FIRST_OPSET = {ir.DataType.FLOAT16: 1, ir.DataType.BFLOAT16: 13}
 _DTYPE_ATTRIBUTES = {
     "Bernoulli": "dtype",
     "Cast": "to",
+    "Dequantize": "dtype",
     "EyeLike": "dtype",
+    "QuantizedGroupedMatmul": "to",
+    "QuantizedMatMul": "to",
     "RandomNormal": "dtype",
     "RandomNormalLike": "dtype",
     "RandomUniform": "dtype",
     "RandomUniformLike": "dtype",
     "SequenceEmpty": "dtype",
 }
+_FLOAT_BY_DEFAULT = frozenset(
+    {"Dequantize", "EyeLike", "QuantizedGroupedMatmul", "QuantizedMatMul", "RandomNormal", "RandomUniform"}
+)
 
 
 class WeightOverflowError(PortingError):
@@ -44,6 +50,7 @@ class ConvertDtype(ir.passes.InPlacePass):
     3. An operand that the operator's schema takes only in float32 (the scales of Resize) stays float32: a constant
        as it is, a computed one through Cast. So does every float32 operand of an operator without a schema, and a
        result that the schema declares as float32. Float32 neighbours are joined directly, without a rounding.
+       Composite operators say the same of theirs by their TYPES.
     4. Model-local functions are inlined first: their bodies have no types of their own.
     5. The product that gives a GatingTopK its logits stays float32 too, as in DeepSeek's own code and in transformers:
        rounded logits send tokens to other experts. So do the angles of rotations, Sin and Cos of numbers that integers
@@ -104,12 +111,12 @@ class ConvertDtype(ir.passes.InPlacePass):
 
     def _convert_attributes(self, node: ir.Node, opset: int) -> None:
         """Attributes that choose float32 as a result type choose the target, where the schema has it."""
-        if node.domain != "" or not takes(node, None, self._target, opset):
+        if node.domain not in ("", "porting") or not takes(node, None, self._target, opset):
             return
         name = _DTYPE_ATTRIBUTES.get(node.op_type)
         if name is not None:
             chosen = node.attributes.get(name)
-            default = node.op_type in ("EyeLike", "RandomNormal", "RandomUniform") and chosen is None
+            default = node.op_type in _FLOAT_BY_DEFAULT and chosen is None
             if default or (chosen is not None and chosen.as_int() == WIDE):
                 node.attributes[name] = ir.AttrInt64(name, int(self._target))
         elif node.op_type == "ConstantOfShape":

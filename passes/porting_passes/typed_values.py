@@ -5,7 +5,7 @@ from __future__ import annotations
 import onnx_ir as ir
 
 from porting_kernels.errors import DtypeError
-from porting_passes import provenance
+from porting_passes import operators, provenance
 from porting_passes.constants import constant_of
 from porting_passes.convert_weights import narrowed
 from porting_passes.inference import infer_outputs
@@ -19,6 +19,8 @@ WIDE = ir.DataType.FLOAT
 
 def takes(node: ir.Node, index: int | None, dtype: ir.DataType, opset: int) -> bool:
     """Whether the schema in force lets input ``index`` (None: the first output) be of a floating ``dtype``."""
+    if (letters := operators.TYPES.get((node.domain, node.op_type))) is not None:
+        return letters[1][0] in "TA" if index is None else letters[0][index] == "T"
     found = schema(node.domain, node.op_type, opset)
     if found is None:
         return False
@@ -127,6 +129,12 @@ class TypedValues:
 
     def _result_types(self, node: ir.Node, opset: int) -> list[ir.DataType | None]:
         """Result dtypes by the schema's type variables, or by inference where the inputs do not bind one."""
+        if (letters := operators.TYPES.get((node.domain, node.op_type))) is not None:
+            operands = zip(letters[0], node.inputs, strict=False)
+            common = next((value.dtype for letter, value in operands if letter == "T" and value is not None), None)
+            named = next((node.attributes[n].as_int() for n in ("to", "dtype") if n in node.attributes), WIDE)
+            types = {"T": common, "F": WIDE, "A": ir.DataType(named)}
+            return [types.get(letter, value.dtype) for letter, value in zip(letters[1], node.outputs, strict=False)]
         found = schema(node.domain, node.op_type, opset)
         if found is None:
             return [value.dtype for value in node.outputs]

@@ -112,10 +112,16 @@ class Backend:
     numerics: NumericsTable = dataclasses.field(default_factory=NumericsTable)
     toolkits: tuple[str, ...] = ()
 
-    def surface(self, name: str | None = None) -> Surface:
-        """A surface by name; without one, the default. UnknownSurfaceError lists the known ones."""
+    def surface(self, name: str | None = None, *, scheme: str | None = None, language_model: bool = False) -> Surface:
+        """A surface by name; without one, the default. UnknownSurfaceError lists the known ones.
+
+        The default is the first that takes the scheme; for a language model the first of kind ``python`` that does,
+        where there is one, since its converters do not take the operators of language models.
+        """
         if name is None:
-            return next(iter(self.surfaces.values()))
+            taking = [s for s in self.surfaces.values() if scheme is None or scheme in s.schemes]
+            preferred = [s for s in taking if language_model and s.kind == "python"]
+            return next(iter(preferred or taking or self.surfaces.values()))
         if name in self.surfaces:
             return self.surfaces[name]
         raise UnknownSurfaceError(

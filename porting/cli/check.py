@@ -26,7 +26,7 @@ def command(source: str, as_is: bool, as_json: bool, **rest: Any) -> int:
     from porting.check import check_source
     from porting.pipeline import describe, describe_untried
 
-    target = options.resolved(rest)
+    target = options.resolved(source, rest)
     checked = check_source(frontends.load(source), target, as_is=as_is)
     for operator in checked.unused_permissions:
         click.echo(f"note: --allow-unknown {operator}: no node of unknown legality has this operator", err=True)

@@ -108,16 +108,17 @@ def target(command: Command) -> Command:
     for option in reversed(
         (
             click.option("--backend", required=True, metavar="NAME[@TOOLKIT]", help="See `porting backends`."),
-            click.option("--surface", help="The interface to port for.  [default: the backend's first]"),
+            click.option(
+                "--surface",
+                help="The interface to port for.  [default: by scheme and kind of model]",
+            ),
             click.option(
                 "--scheme", default="none", show_default=True, help="How weights and activations are quantized."
             ),
             click.option(
                 "--dtype",
                 type=click.Choice(DTYPES),
-                default="float32",
-                show_default=True,
-                help="The floating type between operators.",
+                help="The floating type between operators.  [default: the surface's first]",
             ),
             click.option(
                 "--shape", "shapes", type=ShapeType(), multiple=True, help="Fix an input's shape: x=1x3x224x224."
@@ -137,8 +138,8 @@ def target(command: Command) -> Command:
     return command
 
 
-def resolved(given: dict[str, Any]) -> Target:
-    """The Target of the options that :func:`target` added; they are taken out of ``given``."""
+def resolved(source: str, given: dict[str, Any]) -> Target:
+    """The Target for ``source`` of the options that :func:`target` added; they are taken out of ``given``."""
     from porting.target import Target
 
     return Target.resolve(
@@ -146,6 +147,7 @@ def resolved(given: dict[str, Any]) -> Target:
         given.pop("surface"),
         scheme=given.pop("scheme"),
         dtype=given.pop("dtype"),
+        language_model=Path(source).is_dir(),
         shapes=_once("--shape", given.pop("shapes")),
         dims=_once("--dim", given.pop("dims")),
         allow_unknown=frozenset(names(given.pop("allow_unknown"))),

@@ -61,9 +61,9 @@ def command(out: Path, source: str, weights: WeightPlace | None, threads: int, f
     from porting.cli.summary import print_parity
     from porting.port import Request, port
 
-    target = options.resolved(rest)
+    target = options.resolved(source, rest)
     chosen = click.get_current_context().get_parameter_source("method") is not ParameterSource.DEFAULT
-    if not target.quantizes and (chosen or rest["calibrate"] is not None):
+    if not target.quantizes_by_ranges and (chosen or rest["calibrate"] is not None):
         raise UsageError(
             f"--calibrate and --calibration-method say nothing to scheme {target.scheme!r}",
             required="a scheme that quantizes activations",

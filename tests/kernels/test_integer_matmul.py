@@ -37,3 +37,9 @@ def test_sums_beyond_int32_wrap():
 def test_operands_that_do_not_fit_are_refused(a, b):
     with pytest.raises(ShapeError, match="do not fit"):
         integer_matmul(random(*a, seed=0), random(*b, seed=0))
+
+
+def test_one_column_times_one_row():
+    """torch 2.13's own int8 product is wrong where K is 1."""
+    a, b = torch.tensor([[3], [-128], [0]], dtype=torch.int8), torch.tensor([[5, -128, 127, 1]], dtype=torch.int8)
+    assert torch.equal(integer_matmul(a, b), (a.int() * b.int()))

@@ -1,8 +1,9 @@
 """Composite operators: name, domain and meaning in standard ONNX, one a file, with the stem of its kernel.
 
-A module has ``NAME``, ``DOMAIN``, ``SINCE`` and ``body(opset)``: a function of that name and domain whose nodes are
-valid at ``opset`` of the default domain, SINCE or newer, so that a model which uses the operator runs wherever ONNX
-runs.
+A module has ``NAME``, ``DOMAIN``, ``SINCE``, ``TYPES`` and ``body(opset)``: a function of that name and domain whose
+nodes are valid at ``opset`` of the default domain, SINCE or newer, so that a model which uses the operator runs
+wherever ONNX runs. TYPES has a letter for each input and, behind an arrow, each output: T, one floating type for all of
+them; F, float32; I, an integer type; A, the type that an attribute names.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from porting_kernels.errors import PortingError
 from porting_passes.operators import (
     add_rms_norm,
     dequantize,
+    dynamic_quantize,
     gating_top_k,
     grouped_matmul,
     integer_conv,
@@ -23,9 +25,13 @@ from porting_passes.operators import (
     moe_combine,
     moe_dispatch,
     quantize,
+    quantized_grouped_matmul,
+    quantized_matmul,
     rms_norm,
     rotary_embedding,
     swiglu,
+    weight_only_grouped_matmul,
+    weight_only_matmul,
 )
 
 _MODULES = (
@@ -42,6 +48,11 @@ _MODULES = (
     moe_combine,
     rotary_embedding,
     mla_attention,
+    dynamic_quantize,
+    quantized_matmul,
+    quantized_grouped_matmul,
+    weight_only_matmul,
+    weight_only_grouped_matmul,
 )
 
 BODIES: dict[tuple[str, str], Callable[[int], ir.Function]] = {
@@ -51,6 +62,11 @@ BODIES: dict[tuple[str, str], Callable[[int], ir.Function]] = {
 
 SINCE: dict[tuple[str, str], int] = {(module.DOMAIN, module.NAME): module.SINCE for module in _MODULES}
 """(domain, name) -> the oldest opset at which standard ONNX can say what the operator means."""
+
+TYPES: dict[tuple[str, str], tuple[list[str], list[str]]] = {
+    (module.DOMAIN, module.NAME): tuple(side.split() for side in module.TYPES.split("->")) for module in _MODULES
+}
+"""(domain, name) -> the letters of its inputs and of its outputs."""
 
 
 def add_bodies(model: ir.Model) -> None:

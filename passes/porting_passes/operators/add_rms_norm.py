@@ -14,6 +14,7 @@ from porting_passes.operators.rms_norm import norm
 NAME = "AddRMSNorm"
 DOMAIN = "porting"
 SINCE = 15
+TYPES = "T T T -> T T"
 
 
 def body(opset: int) -> ir.Function:

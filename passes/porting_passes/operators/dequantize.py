@@ -13,6 +13,7 @@ from porting_passes.operators.function_text import parse
 NAME = "Dequantize"
 DOMAIN = "porting"
 SINCE = 11
+TYPES = "I F -> A"
 
 
 def body(opset: int) -> ir.Function:

@@ -19,6 +19,7 @@ from porting_passes.operators.function_text import attribute_is, int_attribute, 
 NAME = "GatingTopK"
 DOMAIN = "porting"
 SINCE = 13
+TYPES = "F F -> F I"
 
 
 def _scored(x: str, y: str) -> str:

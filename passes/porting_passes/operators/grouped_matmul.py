@@ -10,48 +10,25 @@ from __future__ import annotations
 import onnx_ir as ir
 
 from porting_passes.operators.function_text import int_attribute, parse
+from porting_passes.operators.grouped_loop import loop_over_experts
 
 NAME = "GroupedMatmul"
 DOMAIN = "porting"
 SINCE = 15
+TYPES = "T T I T -> T"
 
 
 def body(opset: int) -> ir.Function:
     """The meaning in standard ONNX. M may be 0.
 
-    A Loop over the experts that have rows: one expert's weights at a time are copied and widened to float32, in which
-    Gemm adds the products and the bias up. The sequence of results starts with an empty one, so that it is never empty.
-    It has x's dtype, which spares a copy of y; ONNX has no sequences of bfloat16, so that a bfloat16 body passes
-    onnx.checker but not its inference of types.
+    One expert's weights at a time are copied and widened to float32, in which Gemm adds the products and the bias up.
     """
-    return parse(
-        f"""{NAME} <transposed: int = 0> (x, w, offsets, bias) => (y) {{
+    before = f"""
         {int_attribute("transposed", "is_transposed")}
-        zero = Constant <value = int64[1] {{0}}> ()
-        last = Constant <value = int64[1] {{-1}}> ()
-        two = Constant <value = int64[1] {{2}}> ()
-        before_last = Slice (offsets, zero, last)
-        starts = Concat <axis = 0> (zero, before_last)
-        counts = Sub (offsets, starts)
-        hit_row = NonZero (counts)
-        hit = Squeeze (hit_row, zero)
-        trips = Size (hit)
         w_shape = Shape (w)
         n_axis = Sub (two, is_transposed)
-        n = Gather (w_shape, n_axis)
-        empty_shape = Concat <axis = 0> (zero, n)
-        nothing = ConstantOfShape (empty_shape)
-        empty = CastLike (nothing, x)
-        parts_before = SequenceConstruct (empty)
-        always = Constant <value = bool {{1}}> ()
-        parts = Loop (trips, always, parts_before) <body = run_of_rows (int64 i, bool go_on_before, parts_in) =>
-            (go_on, parts_out) {{
-            go_on = Identity (go_on_before)
-            i_vector = Reshape (i, last)
-            expert_vector = Gather (hit, i_vector)
-            expert = Squeeze (expert_vector, zero)
-            start = Gather (starts, expert_vector)
-            end = Gather (offsets, expert_vector)
+        n = Gather (w_shape, n_axis)"""
+    part = """
             rows = Slice (x, start, end, zero)
             rows_wide = Cast <to = 1> (rows)
             weight = Gather (w, expert)
@@ -59,10 +36,10 @@ def body(opset: int) -> ir.Function:
             shift = Gather (bias, expert)
             shift_wide = Cast <to = 1> (shift)
             sum = Gemm <transB: int = @transposed> (rows_wide, weight_wide, shift_wide)
-            part = CastLike (sum, x)
-            parts_out = SequenceInsert (parts_in, part)
-        }}>
-        y = ConcatFromSequence <axis = 0> (parts)
+            part = CastLike (sum, x)"""
+    return parse(
+        f"""{NAME} <transposed: int = 0> (x, w, offsets, bias) => (y) {{
+        {loop_over_experts(before, part, "CastLike (nothing, x)")}
         }}""",
         opset,
         DOMAIN,

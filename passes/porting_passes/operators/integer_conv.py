@@ -13,6 +13,7 @@ from porting_passes.operators.function_text import int8_attribute, parse
 NAME = "IntegerConv"
 DOMAIN = "porting"
 SINCE = 11
+TYPES = "I I I -> I"
 
 
 def body(opset: int) -> ir.Function:

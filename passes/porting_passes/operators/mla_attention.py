@@ -19,6 +19,7 @@ from porting_passes.operators.function_text import int_attribute, parse
 NAME = "MLAAttention"
 DOMAIN = "porting"
 SINCE = 15
+TYPES = "T T T T T T -> T"
 
 
 def body(opset: int) -> ir.Function:

@@ -13,6 +13,7 @@ from porting_passes.operators.function_text import parse
 NAME = "MoeCombine"
 DOMAIN = "porting"
 SINCE = 15
+TYPES = "T I F -> T"
 
 
 def body(opset: int) -> ir.Function:

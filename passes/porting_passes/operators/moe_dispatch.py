@@ -14,6 +14,7 @@ from porting_passes.operators.function_text import int_attribute, parse
 NAME = "MoeDispatch"
 DOMAIN = "porting"
 SINCE = 16
+TYPES = "T I -> T I I"
 
 
 def body(opset: int) -> ir.Function:

@@ -13,6 +13,7 @@ from porting_passes.operators.function_text import float_attribute, int8_attribu
 NAME = "Quantize"
 DOMAIN = "porting"
 SINCE = 11
+TYPES = "T -> I"
 
 
 def body(opset: int) -> ir.Function:

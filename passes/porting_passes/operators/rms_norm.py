@@ -14,6 +14,7 @@ from porting_passes.operators.function_text import parse
 NAME = "RMSNorm"
 DOMAIN = "porting"
 SINCE = 15
+TYPES = "T T -> T"
 
 
 def norm(x: str, weight: str, y: str, opset: int) -> str:

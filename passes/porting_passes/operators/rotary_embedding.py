@@ -16,6 +16,7 @@ from porting_passes.operators.function_text import attribute_is, parse
 NAME = "RotaryEmbedding"
 DOMAIN = "porting"
 SINCE = 15
+TYPES = "T T T -> T"
 
 
 def body(opset: int) -> ir.Function:

@@ -16,6 +16,7 @@ from porting_passes.operators.function_text import int_attribute, parse
 NAME = "SwiGLU"
 DOMAIN = "porting"
 SINCE = 15
+TYPES = "T -> T"
 
 
 def body(opset: int) -> ir.Function:
