@@ -47,7 +47,6 @@ def print_parity(parity: Parity, out: Path) -> None:
         assert layer.isolated is not None
         click.echo(f"  layer {layer.anchor.place}, {layer.anchor.source}: isolated rel L2 {layer.isolated.rel_l2:.2e}")
 
-
     if parity.decoder_layers:
         _print_decoder_layers(parity)
 

@@ -23,8 +23,8 @@ from porting.parity.attribution import (
     merge_all,
 )
 from porting.parity.budgets import Budget
-from porting.parity.fidelity import Fidelity, measure_fidelity
 from porting.parity.experts import Routing, Settled
+from porting.parity.fidelity import Fidelity, measure_fidelity
 from porting.parity.language import LOGITS, LanguageMetrics
 from porting.parity.language_model import LanguageModelComparison, LanguageModelSums, routers_of
 from porting.parity.layers import LayerComparison, LayerSums, Values
@@ -170,7 +170,9 @@ def _judged(
     judge = Judge(budget, scheme=claim.scheme, dtype=claim.dtype)
     outputs, gate = finish(sums.outputs), finish(sums.reference)
     layers = comparison.result(sums.layers)
-    of_outputs, routing, replayed = _outputs(judge, sums, outputs, model, f"simulation ({numerics} numerics)", reference_name)
+    of_outputs, routing, replayed = _outputs(
+        judge, sums, outputs, model, f"simulation ({numerics} numerics)", reference_name
+    )
     distributions = sums.language.free.metrics()
     checks = [
         *judge.values("reference", gate, f"interpreter against {reference_name}"),

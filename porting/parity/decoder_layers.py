@@ -135,7 +135,8 @@ class DecoderLayerComparison:
 
     def run(self, inputs: Values, reference: Values, ported: Values, forced: Values) -> DecoderLayerSums:
         """One sample. inputs: of the port. reference, forced: source values of the free run and of the replay;
-        ported: ported values, all by name."""
+        ported: ported values, all by name.
+        """
         sums = DecoderLayerSums()
         for boundary in self.boundaries:
             name, value = boundary.anchor.source, boundary.anchor.value

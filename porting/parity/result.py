@@ -74,9 +74,7 @@ class Parity:
             "numerics": self.numerics,
             "reference": self.reference,
             "budget": self.budget,
-            "outputs": [
-                {**entry, **self._language(entry["name"])} for entry in self._outputs(self.outputs)
-            ],
+            "outputs": [{**entry, **self._language(entry["name"])} for entry in self._outputs(self.outputs)],
             "outputs_exact": self._outputs(self.outputs_exact),
             "interpreter": self._outputs(self.interpreter),
             "fidelity": self.fidelity.to_json(),

@@ -70,7 +70,8 @@ class Router:
 
     def margin(self, logits: torch.Tensor) -> torch.Tensor:
         """How near each token is to another choice (T,): the distance of the last score that is in from the first that
-        is out, among experts of the chosen groups and among groups (there shared by the scores that make a group's)."""
+        is out, among experts of the chosen groups and among groups (there shared by the scores that make a group's).
+        """
         biased = self.biased(logits)
         ids = self.choose(logits)
         inside, groups = self._inside(self.chosen(ids), biased)
@@ -85,7 +86,8 @@ class Router:
 
     def gap(self, logits: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:
         """How far two scores must approach each other before these logits lead to the choice ``ids`` (T,); 0 where they
-        do. Which groups the choice was made from is not known where it needs fewer of them: the best case counts."""
+        do. Which groups the choice was made from is not known where it needs fewer of them: the best case counts.
+        """
         biased, chosen = self.biased(logits), self.chosen(ids)
         lowest = biased.masked_fill(~chosen, math.inf).amin(-1, keepdim=True)
         if not self._limited:

@@ -29,7 +29,9 @@ def samples(tokens: int, *, with_five: bool = True) -> list[dict[str, np.ndarray
     return [{"input_ids": ids}, {"input_ids": other}]
 
 
-def run(tmp_path: Path, source: Weights, ported: Weights, data: list[dict[str, np.ndarray]], threads: int = 1) -> Parity:
+def run(
+    tmp_path: Path, source: Weights, ported: Weights, data: list[dict[str, np.ndarray]], threads: int = 1
+) -> Parity:
     model = expert_model(ported)
     ir.save(model, tmp_path / "port.onnx")
     parity = measure(
@@ -147,9 +149,7 @@ def test_a_router_that_the_port_has_no_value_for_is_not_measured(tmp_path: Path,
         for value in node.outputs:
             if value.name == "e0":
                 provenance.set_(value, provenance.Provenance(("e0",), equal=False))
-    parity = measure(
-        source, model, samples(12), claim=CLAIM, inputs="user", budget=default_budget(), language=True
-    )
+    parity = measure(source, model, samples(12), claim=CLAIM, inputs="user", budget=default_budget(), language=True)
     assert parity.verdict == "not_measured"
     assert any(f"routing {FIRST}: aligned" in reason for reason in parity.reasons)
     assert parity.to_json()["routing"]["routers"][0]["value"] is None
