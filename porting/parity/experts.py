@@ -47,8 +47,8 @@ class Flip:
 class RouterSums:
     """One router over one sample (or several, merged).
 
-    decisions: tokens. differ: of them, those whose sets differ where each side goes its own way, consequences of earlier
-    flips included. near_ties, faults: decisions that differ from what the reference chooses in the replay. tight:
+    decisions: tokens. differ: of them, those whose sets differ where each side goes its own way, with what follows from
+    earlier flips. near_ties, faults: decisions that differ from what the reference chooses in the replay. tight:
     decisions of the reference that lie within reach of another choice. margin: the smallest of the reference.
     hits, reference_hits: tokens by expert. flipped: flips by expert, lost or gained. noise, energy: of the logits.
     """

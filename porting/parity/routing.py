@@ -51,7 +51,8 @@ class Router:
 
     def choose(self, logits: torch.Tensor) -> torch.Tensor:
         """The experts (T, k) int64 that the router chooses from logits (T, E)."""
-        return gating_top_k(logits, self.bias, **self.attributes)[1]
+        chosen: torch.Tensor = gating_top_k(logits, self.bias, **self.attributes)[1]
+        return chosen
 
     def weights_of(self, logits: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:
         """The weights (T, k) float32 that the router gives to experts chosen elsewhere."""
@@ -141,7 +142,8 @@ class Router:
         return x.unflatten(-1, (groups, self.experts // groups))
 
     def _group_scores(self, biased: torch.Tensor) -> torch.Tensor:
-        return self._grouped(biased).topk(self._group_top, dim=-1).values.sum(-1)
+        best: torch.Tensor = self._grouped(biased).topk(self._group_top, dim=-1).values
+        return best.sum(-1)
 
     def _inside(self, chosen: torch.Tensor, biased: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
         """The experts among which the router itself chooses (T, E), and their groups (T, G); None without limit."""

@@ -62,8 +62,8 @@ def language(output: Document) -> Markup | None:
         "p",
         tag("code", output["name"]),
         f" over {count(output['positions'])} tokens: divergence {scientific(output['kl_mean'])} nats a token (largest "
-        f"{scientific(output['kl_max'])}{tail}), the same likeliest token at {output['top1_agreement']:.2%}, perplexity "
-        f"{output['perplexity']:.5g} where the reference has {output['perplexity_reference']:.5g}.",
+        f"{scientific(output['kl_max'])}{tail}), the same likeliest token at {output['top1_agreement']:.2%}, "
+        f"perplexity {output['perplexity']:.5g} where the reference has {output['perplexity_reference']:.5g}.",
     )
 
 

@@ -81,7 +81,7 @@ def expert_model(weights: dict[str, np.ndarray]) -> ir.Model:
 
 @pytest.fixture
 def expert_weights() -> dict[str, np.ndarray]:
-    """Weights of `expert_model`: token t is one-hot at t % 8, so that row t % 8 of a gate are its router logits, nearly.
+    """Weights of `expert_model`: token t is one-hot at t % 8, so that row t % 8 of a gate are its logits, nearly.
 
     In both layers expert 7 is never chosen, 2 and 3 by no token but 5, and token 5 finds these two equally good for its
     second choice, up to 2e-6, so that a change in the last digits of one weight flips it.
