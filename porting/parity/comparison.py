@@ -107,8 +107,8 @@ def measure(
     )
     attribution = Attribution(ported, lines, memory=shared)
     model: LanguageModelComparison | None = None
+    tolerance = budget.bound("routing", "tie_distance", scheme=claim.scheme, dtype=claim.dtype, default=0.0)
     if language:
-        tolerance = budget.bound("routing", "tie_distance", scheme=claim.scheme, dtype=claim.dtype, default=0.0)
         model = LanguageModelComparison(source, ported, found, routers, comparison, tolerance=tolerance)
 
     def one(sample: Sample) -> _Sums:
@@ -142,7 +142,9 @@ def measure(
         reason = f"it would hold all {weights >> 10} KiB of weights, and --memory is {memory >> 10} KiB"
         fidelity = Fidelity("onnxruntime", not_measured=reason)
     else:
-        fidelity = measure_fidelity(file, ported, samples, threads=threads, tie=tie)
+        fidelity = measure_fidelity(
+            file, ported, samples, threads=threads, tie=tie, routers=routers, tolerance=tolerance
+        )
     return _judged(
         total, comparison, attribution, fidelity, model,
         claim=claim, inputs=inputs, budget=budget, samples=len(samples),

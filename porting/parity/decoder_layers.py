@@ -17,6 +17,7 @@ import onnx_ir as ir
 import torch
 
 from porting.parity.anchors import Anchor
+from porting.parity.forcing import Forcing
 from porting.parity.metrics import Accumulator, Metrics
 from porting.parity.routing import Router
 from porting.parity.sampling import saturated
@@ -119,14 +120,14 @@ class DecoderLayerComparison:
         self._simulation = simulation
         self.boundaries = tuple(found)
         self._by_value = {b.anchor.value: b for b in found}
-        self._routers = tuple(r for r in routers if r.ported_logits and r.ported_ids and r.ported_weights)
+        self._routers = tuple(router for router in routers if router.can_be_forced)
         self._aside = _beside(ported, found, anchors)
 
     @property
     def reference_values(self) -> set[str]:
         """Source values that a run needs of the reference."""
         own = {b.anchor.source for b in self.boundaries} | set(self._aside.values())
-        return own | {name for r in self._routers for name in (r.ids, r.logits)}
+        return own | {router.ids for router in self._routers}
 
     @property
     def ported_values(self) -> set[str]:
@@ -147,27 +148,10 @@ class DecoderLayerComparison:
         return sums
 
     def _isolate(self, inputs: Values, reference: Values, sums: DecoderLayerSums) -> None:
-        logits: dict[str, torch.Tensor] = {}
-        by_logits = {r.ported_logits: r for r in self._routers}
-        by_ids = {r.ported_ids: r for r in self._routers}
-        by_weights = {r.ported_weights: r for r in self._routers}
-
-        def differ(router: Router, ids: torch.Tensor) -> torch.Tensor:
-            return (router.chosen(ids) != router.chosen(reference[router.ids])).any(-1, keepdim=True)
+        forcing = Forcing(self._routers, {r.ids: reference[r.ids] for r in self._routers}, "port")
 
         def tap(value: ir.Value, tensor: torch.Tensor) -> torch.Tensor | None:
             name = value.name or ""
-            if name in by_logits:
-                logits[name] = tensor
-            if (router := by_ids.get(name)) is not None:
-                other = differ(router, tensor)
-                layer = layer_of(router.module) or router.module
-                sums.flips[layer] = sums.flips.get(layer, 0) + int(other.sum())
-                return torch.where(other, reference[router.ids].to(tensor.dtype), tensor)
-            if (router := by_weights.get(name)) is not None:
-                own = logits[router.ported_logits or ""]
-                weights = router.weights_of(own, reference[router.ids].to(torch.int64))
-                return torch.where(differ(router, router.choose(own)), weights.to(tensor.dtype), tensor)
             boundary = self._by_value.get(name)
             if boundary is not None:
                 if boundary.last:
@@ -175,10 +159,12 @@ class DecoderLayerComparison:
                 return saturated(reference[boundary.anchor.source], tensor.dtype)
             if name in self._aside:
                 return saturated(reference[self._aside[name]], tensor.dtype)
-            return None
+            return forcing.tap(name, tensor)
 
-        wanted = {*self._by_value, *self._aside, *by_logits, *by_ids, *by_weights}
-        self._simulation.run(inputs, tap=tap, wanted={name for name in wanted if name})
+        self._simulation.run(inputs, tap=tap, wanted={*self._by_value, *self._aside, *forcing.wanted})
+        for router in self._routers:
+            layer = layer_of(router.module) or router.module
+            sums.flips[layer] = sums.flips.get(layer, 0) + forcing.flips.get(router.ids, 0)
 
     def result(self, sums: DecoderLayerSums) -> list[DecoderLayer]:
         """The layers of all merged samples, in the order of the ported model."""

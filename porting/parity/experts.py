@@ -177,18 +177,29 @@ class Routing:
         return self.near_ties / max(self.decisions, 1)
 
     @property
+    def fault_fraction(self) -> float:
+        """Share of decisions that flipped without that excuse."""
+        return self.faults / max(self.decisions, 1)
+
+    @property
     def untested(self) -> int:
         """Experts that were never chosen, over all routers."""
         return sum(len(sums.untested) for sums in self.sums.values())
 
-    def to_json(self) -> dict[str, Any]:
-        """The ``routing`` entry of ``parity.json``."""
+    def counts(self) -> dict[str, Any]:
+        """What all routers together have."""
         return {
             "decisions": self.decisions,
-            "differ": self.flips,
             "near_ties": self.near_ties,
             "faults": self.faults,
             "near_tie_fraction": significant(self.near_tie_fraction),
+        }
+
+    def to_json(self) -> dict[str, Any]:
+        """The ``routing`` entry of ``parity.json``."""
+        return {
+            **self.counts(),
+            "differ": self.flips,
             "settled_by": self.settled_by,
             "routers": [_router_json(router, self.sums.get(router.ids)) for router in self.routers],
         }

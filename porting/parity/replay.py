@@ -14,6 +14,7 @@ from collections.abc import Collection, Mapping, Sequence
 import onnx_ir as ir
 import torch
 
+from porting.parity.forcing import Forcing
 from porting.parity.routing import Router
 from porting.simulation.interpreter import Interpreter
 
@@ -42,30 +43,14 @@ def replay(
     choices: the port's experts (T, k) by the router's ``ids``; rows that are the reference's own choice, in any order,
     are left as they are, so that a replay without a flip gives the bits of the free run. keep: names of source values.
     """
-    by_logits = {router.logits: router for router in routers}
-    by_ids = {router.ids: router for router in routers if router.ids in choices}
-    by_weights = {router.weights: router for router in routers if router.ids in choices}
-    logits: Values = {}
+    forcing = Forcing(routers, choices, "source")
     kept: Values = {}
-
-    def forced(router: Router) -> torch.Tensor:
-        own = router.chosen(router.choose(logits[router.ids]))
-        return (own != router.chosen(choices[router.ids])).any(-1, keepdim=True)
 
     def tap(value: ir.Value, tensor: torch.Tensor) -> torch.Tensor | None:
         name = value.name or ""
         if name in keep:
             kept[name] = tensor
-        if name in by_logits:
-            logits[by_logits[name].ids] = tensor
-        router = by_ids.get(name)
-        if router is not None:
-            return torch.where(forced(router), choices[name].to(tensor.dtype), tensor)
-        router = by_weights.get(name)
-        if router is not None:
-            weights = router.weights_of(logits[router.ids], choices[router.ids].to(torch.int64))
-            return torch.where(forced(router), weights.to(tensor.dtype), tensor)
-        return None
+        return forcing.tap(name, tensor)
 
-    outputs = reference.run(inputs, tap=tap, wanted={*keep, *by_logits, *by_ids, *by_weights})
-    return Replayed(outputs, logits, kept)
+    outputs = reference.run(inputs, tap=tap, wanted={*keep, *forcing.wanted})
+    return Replayed(outputs, forcing.logits, kept)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import onnx_ir as ir
 import torch
@@ -48,6 +48,17 @@ class Router:
     ported_logits: str | None = None
     ported_weights: str | None = None
     ported_ids: str | None = None
+
+    def names(self, side: Literal["source", "port"]) -> tuple[str | None, str | None, str | None]:
+        """Names of logits, weights and ids in one of the two models."""
+        if side == "source":
+            return self.logits, self.weights, self.ids
+        return self.ported_logits, self.ported_weights, self.ported_ids
+
+    @property
+    def can_be_forced(self) -> bool:
+        """Whether the port has all three values."""
+        return None not in self.names("port")
 
     def choose(self, logits: torch.Tensor) -> torch.Tensor:
         """The experts (T, k) int64 that the router chooses from logits (T, E)."""
@@ -139,11 +150,11 @@ class Router:
 
     def _grouped(self, x: torch.Tensor) -> torch.Tensor:
         groups = int(self.attributes["groups"])
-        return x.unflatten(-1, (groups, self.experts // groups))
+        return x.reshape(*x.shape[:-1], groups, self.experts // groups)
 
     def _group_scores(self, biased: torch.Tensor) -> torch.Tensor:
-        best: torch.Tensor = self._grouped(biased).topk(self._group_top, dim=-1).values
-        return best.sum(-1)
+        scores: torch.Tensor = self._grouped(biased).topk(self._group_top, dim=-1).values.sum(-1)
+        return scores
 
     def _inside(self, chosen: torch.Tensor, biased: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
         """The experts among which the router itself chooses (T, E), and their groups (T, G); None without limit."""

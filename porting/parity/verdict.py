@@ -107,6 +107,12 @@ class Judge:
                 Check("fidelity", "model", "run", "not_measured", fidelity.against, fidelity.not_measured, "model", "")
             ]
         checks = self.values("fidelity", fidelity.outputs, f"simulation against {fidelity.against}")
+        if fidelity.routing is not None and fidelity.routing.decisions:
+            checks += [
+                _check(line, "routing", getattr(fidelity.routing, line.metric), f"routers of {fidelity.against}")
+                for line in self._limits("fidelity", "routing")
+                if line.metric in ("near_tie_fraction", "fault_fraction")
+            ]
         total = Codes()
         for codes in fidelity.codes.values():
             total.merge(codes)

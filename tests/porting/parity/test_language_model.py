@@ -101,6 +101,23 @@ def test_layers_behind_a_flip_are_wrong_accumulated_and_right_forced_and_isolate
     assert (first.flips, second.flips) == (1, 0)
 
 
+def test_a_near_tie_between_port_and_onnxruntime_is_counted_and_taken_over(
+    tmp_path: Path, expert_weights: Weights, rounded: Weights
+) -> None:
+    """The written file rounds otherwise than the simulation: fidelity goes on with the experts of the file."""
+    ir.save(expert_model(rounded), tmp_path / "port.onnx")
+    model = expert_model(expert_weights)
+    parity = measure(
+        expert_model(expert_weights), model, samples(300), claim=CLAIM, inputs="user", budget=default_budget(),
+        file=tmp_path / "port.onnx", language=True,
+    )  # fmt: skip
+    assert parity.verdict == "pass", parity.reasons
+    assert parity.fidelity.to_json()["routing"] == {
+        "decisions": 1200, "near_ties": 1, "faults": 0, "near_tie_fraction": pytest.approx(1 / 1200),
+    }  # fmt: skip
+    assert parity.fidelity.outputs["logits"].rel_l2 < 1e-5
+
+
 def test_more_near_ties_than_noise_makes_are_ambiguous(
     tmp_path: Path, expert_weights: Weights, rounded: Weights
 ) -> None:
