@@ -12,7 +12,7 @@ import onnx_ir as ir
 import torch
 
 import porting
-from porting.weights.view import STREAM, WeightView
+from porting.weights.row_tensor import STREAM, RowTensor
 
 WEIGHTS = "weights.bin"
 WeightPlace = Literal["beside", "embed", "none"]
@@ -23,10 +23,10 @@ _ALIGNMENT = 64
 
 
 class WeightFile:
-    """Tensors appended to one file, each content once, aligned to 64 bytes. A checkpoint's weights pass in blocks.
+    """Tensors appended to one file, each content once, aligned to 64 bytes. Those that are made by rows pass in blocks.
 
-    stored=False keeps the book without writing: the references of a model whose weights are left out. A checkpoint's
-    weights are then not read either, and each has a place of its own.
+    A tensor that comes again is not read again. stored=False keeps the book without writing: the references of a model
+    whose weights are left out. Those that are made by rows are then not read either, and each has a place of its own.
     """
 
     def __init__(self, folder: Path, *, stored: bool = True) -> None:
@@ -35,9 +35,16 @@ class WeightFile:
         self._stream: BinaryIO | None = None
         self._end = 0
         self._places: dict[Any, int] = {}
+        self._known: dict[int, tuple[ir.TensorProtocol, ir.ExternalTensor]] = {}
 
     def add(self, tensor: ir.TensorProtocol) -> ir.ExternalTensor:
         """The tensor as a reference into the file, written if its bytes are new."""
+        if id(tensor) not in self._known:
+            # The key is an address, so the tensor is kept alive beside its reference.
+            self._known[id(tensor)] = (tensor, self._added(tensor))
+        return self._known[id(tensor)][1]
+
+    def _added(self, tensor: ir.TensorProtocol) -> ir.ExternalTensor:
         offset = -(-self._end // _ALIGNMENT) * _ALIGNMENT
         key = self._write(tensor, offset)
         if self._places.setdefault(key, offset) == offset:
@@ -54,7 +61,7 @@ class WeightFile:
 
     def _write(self, tensor: ir.TensorProtocol, offset: int) -> Any:
         """The key of the content. What is written at ``offset`` counts only if the content is new."""
-        if not self._stored and isinstance(tensor, WeightView):
+        if not self._stored and isinstance(tensor, RowTensor):
             return id(tensor)
         digest = hashlib.sha256()
         if self._stored and self._stream is None:
@@ -78,7 +85,7 @@ class WeightFile:
 
 
 def _blocks(tensor: ir.TensorProtocol) -> Iterator[bytes | memoryview]:
-    if isinstance(tensor, WeightView):
+    if isinstance(tensor, RowTensor):
         for _, rows in tensor.blocks(STREAM):
             yield rows.view(-1).view(torch.uint8).numpy().data
     else:
@@ -121,7 +128,7 @@ def write_model(model: ir.Model, path: Path, weights: WeightFile | None) -> None
 
 def _placed(tensor: ir.TensorProtocol, weights: WeightFile | None) -> ir.TensorProtocol:
     """A tensor as the file is to hold it: a reference into the weight file, or its bytes."""
-    if weights is not None and (tensor.nbytes > _SMALL or isinstance(tensor, WeightView)):
+    if weights is not None and (tensor.nbytes > _SMALL or isinstance(tensor, RowTensor)):
         return weights.add(tensor)
     if isinstance(tensor, ir.ExternalTensor):  # the source's data file, which is not beside the new one
         return ir.Tensor(tensor.numpy(), dtype=tensor.dtype, name=tensor.name)

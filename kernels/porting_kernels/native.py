@@ -12,11 +12,12 @@ from types import ModuleType
 
 import torch
 
-from porting_kernels import dyadic_histogram, fp8
+from porting_kernels import dyadic_histogram, fp8, weight_quantization
 from porting_kernels.dyadic_histogram import DyadicHistogram, NonFiniteError
 from porting_kernels.errors import ShapeError
 from porting_kernels.numerics import Rounding
 from porting_kernels.rounding import saturate_int8
+from porting_kernels.weight_quantization import Findings, Search
 
 SWITCH = "PORTING_NATIVE"
 
@@ -32,7 +33,7 @@ def _load() -> ModuleType | None:
     return module if all(hasattr(module, loop) for loop in _LOOPS) else None
 
 
-_LOOPS = ("quantize_int8", "dyadic_histogram", "dequantize_e4m3", "dequantize_e4m3_bfloat16")
+_LOOPS = ("quantize_int8", "dyadic_histogram", "dequantize_e4m3", "dequantize_e4m3_bfloat16", "quantize_rows")
 
 
 _module = _load()
@@ -126,3 +127,27 @@ def _dequantize_by_way_of_float32(
         nan += dequantize_blocks(part, scales, values, block=block, **corner)
         out[begin : begin + step].copy_(values)
     return nan
+
+
+def quantize_rows(
+    w: torch.Tensor,
+    *,
+    bits: int,
+    group: int | None = None,
+    search: Search = "absmax",
+    codes: torch.Tensor | None = None,
+) -> tuple[torch.Tensor, torch.Tensor, Findings]:
+    """Codes int8 (R, K), scales float32 (R, G) and findings of a float32 weight (R, K), in one pass over memory.
+
+    codes: where to put them, contiguous; fresh memory otherwise. See ``weight_quantization.quantize_rows``.
+    """
+    if _module is None or not w.numel():
+        found, scales, findings = weight_quantization.quantize_rows(w, bits=bits, group=group, search=search)
+        return (found if codes is None else codes.copy_(found)), scales, findings
+    weight_quantization.check(w, bits, group, search)
+    w = w if w.stride(1) == 1 else w.contiguous()
+    codes = torch.empty(w.shape, dtype=torch.int8) if codes is None else codes
+    scales = torch.empty(w.shape[0], 1 if group is None else w.shape[1] // group)
+    limit = weight_quantization.LIMITS[bits]
+    counts = _module.quantize_rows(w.numpy(), codes.numpy(), scales.numpy(), limit, search == "mse")
+    return codes, scales, Findings(*counts)

@@ -50,4 +50,25 @@ struct BlockScaled {
 std::int64_t dequantize_e4m3(const BlockScaled& m, float* out, std::ptrdiff_t pitch);
 std::int64_t dequantize_e4m3_bfloat16(const BlockScaled& m, std::uint16_t* out, std::ptrdiff_t pitch);
 
+// Rows of a weight, each cut into groups of columns; group divides columns. limit: 127 or 7.
+struct WeightRows {
+    const float* values;
+    std::size_t rows;
+    std::size_t columns;
+    std::ptrdiff_t pitch;  // elements from a row to the next
+    std::size_t group;
+    int limit;
+};
+
+struct Findings {
+    std::int64_t zero = 0;
+    std::int64_t not_finite = 0;
+    std::int64_t tiny = 0;
+    std::int64_t saturated = 0;
+};
+
+// codes: rows * columns; scales: rows * columns / group. scratch: group floats to search the scale of least square
+// error with, null for the greatest magnitude's.
+Findings quantize_rows(const WeightRows& m, std::int8_t* codes, float* scales, float* scratch);
+
 }  // namespace porting

@@ -57,6 +57,26 @@ static std::int64_t dequantize_e4m3(Matrix codes, Scales scales, Result<T> out, 
     return loop(m, out.data(), out.stride(0));
 }
 
+using Values = nb::ndarray<const float, nb::ndim<2>, nb::device::cpu>;
+template <typename T>
+using Filled = nb::ndarray<T, nb::ndim<2>, nb::c_contig, nb::device::cpu>;
+
+static nb::tuple quantize_rows(Values w, Filled<std::int8_t> codes, Filled<float> scales, int limit, bool search) {
+    const std::size_t rows = w.shape(0), columns = w.shape(1), groups = scales.shape(1);
+    if (codes.shape(0) != rows || codes.shape(1) != columns) throw nb::value_error("codes and w differ in shape");
+    if (scales.shape(0) != rows || groups == 0 || columns == 0 || columns % groups != 0)
+        throw nb::value_error("scales do not divide the rows");
+    if (columns > 1 && w.stride(1) != 1) throw nb::value_error("rows are not contiguous");
+    const porting::WeightRows m{w.data(), rows, columns, w.stride(0), columns / groups, limit};
+    const auto scratch = std::make_unique<float[]>(search ? m.group : 0);
+    porting::Findings found;
+    {
+        nb::gil_scoped_release release;
+        found = porting::quantize_rows(m, codes.data(), scales.data(), search ? scratch.get() : nullptr);
+    }
+    return nb::make_tuple(found.zero, found.not_finite, found.tiny, found.saturated);
+}
+
 static std::string instruction_set() {
 #if defined(PORTING_TARGET_CLONES)
     if (__builtin_cpu_supports("x86-64-v4")) return "x86-64-v4";
@@ -77,5 +97,6 @@ NB_MODULE(_native, m) {
           "block_rows"_a, "block_columns"_a, "first_row"_a, "first_column"_a);
     m.def("dequantize_e4m3_bfloat16", &dequantize_e4m3<std::uint16_t, &porting::dequantize_e4m3_bfloat16>, "codes"_a,
           "scales"_a, "out"_a, "block_rows"_a, "block_columns"_a, "first_row"_a, "first_column"_a);
+    m.def("quantize_rows", &quantize_rows, "w"_a, "codes"_a, "scales"_a, "limit"_a, "search"_a);
     m.def("instruction_set", &instruction_set);
 }

@@ -8,6 +8,7 @@ from porting_passes import provenance
 from porting_passes.constants import constant_of
 from porting_passes.node_facts import attribute
 from porting_passes.splice import Names
+from porting_passes.stored import is_stored, is_view
 from porting_passes.turn_weight import turned
 
 RULE = "absorb_weight_transpose"
@@ -32,7 +33,13 @@ class AbsorbWeightTranspose(ir.passes.InPlacePass):
         for node in model.graph:
             weight = node.inputs[0] if node.op_type == "Transpose" and node.domain == "" else None
             tensor = constant_of(weight)
-            if weight is None or tensor is None or not weight.is_initializer() or not _feeds_products(node):
+            if (
+                weight is None
+                or tensor is None
+                or (is_stored(tensor) and not is_view(tensor))
+                or not weight.is_initializer()
+                or not _feeds_products(node)
+            ):
                 continue
             rank = len(tensor.shape)
             if rank < 2 or attribute(node, "perm") is None:

@@ -10,9 +10,9 @@ import numpy as np
 import onnx_ir as ir
 
 from porting_kernels.errors import PortingError
-from porting_passes.stored import StoredTensor
+from porting_passes.stored import StoredView
 
-LookUp = Callable[[str], StoredTensor]
+LookUp = Callable[[str], StoredView]
 
 
 class UnboundWeightError(PortingError):
@@ -29,7 +29,7 @@ class DeclaredTensor:
         self,
         dtype: ir.DataType,
         dims: Sequence[int],
-        make: Callable[[LookUp], StoredTensor],
+        make: Callable[[LookUp], StoredView],
         name: str | None = None,
     ) -> None:
         self.name = name
@@ -63,7 +63,7 @@ class DeclaredTensor:
         """Bytes that the contents would take."""
         return math.ceil(self.size * self._dtype.itemsize)
 
-    def bound(self, look_up: LookUp) -> StoredTensor:
+    def bound(self, look_up: LookUp) -> StoredView:
         """The weight itself. look_up(name): the stored tensor of a name that the model came with."""
         return self._make(look_up)
 
@@ -82,7 +82,7 @@ class DeclaredTensor:
         dims = list(views[0]._dims)
         dims[axis] = sum(view._dims[axis] for view in views)
 
-        def make(look_up: LookUp) -> StoredTensor:
+        def make(look_up: LookUp) -> StoredView:
             parts = [view._make(look_up) for view in views]
             return parts[0].concatenated(parts, axis)
 
@@ -119,7 +119,7 @@ def declare_weights(model: ir.Model) -> None:
             value.const_value = declared
 
 
-def _named(name: str) -> Callable[[LookUp], StoredTensor]:
+def _named(name: str) -> Callable[[LookUp], StoredView]:
     return lambda look_up: look_up(name)
 
 

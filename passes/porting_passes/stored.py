@@ -1,7 +1,7 @@
 """Tensors that stay where they are stored: passes see their dtype and shape, never their contents.
 
-A checkpoint's weights are such tensors. No pass reads one, however small, so importing and rewriting a model of any
-size reads the headers of its files and nothing else.
+A checkpoint's weights are such tensors, and so are the codes and scales that are made of them. No pass reads one,
+however small, so importing and rewriting a model of any size reads the headers of its files and nothing else.
 """
 
 from __future__ import annotations
@@ -19,12 +19,20 @@ class StoredTensor(ir.TensorProtocol, Protocol):
         """The same numbers in another floating type, rounded once from what is stored. Reads nothing."""
         ...
 
-    def transposed(self) -> StoredTensor:
+
+class StoredView(StoredTensor, Protocol):
+    """One that shows its file in another order."""
+
+    def converted(self, dtype: ir.DataType, name: str) -> StoredView:
+        """As of any stored tensor."""
+        ...
+
+    def transposed(self) -> StoredView:
         """The last two axes swapped. Reads nothing."""
         ...
 
     @staticmethod
-    def concatenated(views: Sequence[Any], axis: int = 0) -> StoredTensor:
+    def concatenated(views: Sequence[Any], axis: int = 0) -> StoredView:
         """Tensors of this kind, of one dtype, one after the other along an axis. Reads nothing."""
         ...
 
@@ -32,3 +40,8 @@ class StoredTensor(ir.TensorProtocol, Protocol):
 def is_stored(tensor: ir.TensorProtocol | None) -> TypeGuard[StoredTensor]:
     """Whether the contents of a tensor are left alone until the model runs or is written."""
     return hasattr(tensor, "converted")
+
+
+def is_view(tensor: ir.TensorProtocol | None) -> TypeGuard[StoredView]:
+    """Whether it is stored, and can be shown transposed and joined with others of its kind."""
+    return is_stored(tensor) and hasattr(tensor, "transposed")

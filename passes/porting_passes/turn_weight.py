@@ -5,12 +5,12 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
-from porting_passes.stored import is_stored
+from porting_passes.stored import is_view
 
 
 def turned(tensor: ir.TensorProtocol, name: str) -> ir.TensorProtocol:
     """A stored tensor shows its file the other way round, an ordinary one is turned when somebody asks for it."""
-    if is_stored(tensor):
+    if is_view(tensor):
         other: ir.TensorProtocol = tensor.transposed()
         other.name = name
         return other

@@ -20,7 +20,7 @@ from porting.simulation import control_flow, schema_bodies
 from porting.simulation.memory_reuse import overwriting
 from porting.simulation.plan import ABSENT, Plan, Step, describe_node, place
 from porting.simulation.weight_cache import CachedWeight, WeightCache
-from porting.weights.view import WeightView
+from porting.weights.row_tensor import RowTensor
 from porting_kernels import dtypes, registry
 from porting_kernels.errors import PortingError, UnsupportedOperatorError
 from porting_kernels.numerics import Numerics
@@ -41,7 +41,7 @@ class Planner:
         self._cache = cache
         self._streamed: dict[int, CachedWeight] = {}
         self.streams = any(
-            isinstance(v.const_value, WeightView) for g in model.graphs() for v in g.initializers.values()
+            isinstance(v.const_value, RowTensor) for g in model.graphs() for v in g.initializers.values()
         )
         self._planned: dict[Any, Plan] = {}
         self._open: list[Any] = []
@@ -66,7 +66,7 @@ class Planner:
 
     def constant(self, tensor: ir.TensorProtocol) -> torch.Tensor | CachedWeight:
         """An initializer as steps find it: in memory, or where it is stored."""
-        if not isinstance(tensor, WeightView):
+        if not isinstance(tensor, RowTensor):
             return self.tensor(tensor)
         known = self._streamed.get(id(tensor))
         if known is None:
@@ -144,7 +144,7 @@ class Planner:
         if value is None or not value.is_initializer() or value.is_graph_input():
             return None
         data = data_of(value)
-        return None if isinstance(data, WeightView) else self.tensor(data)
+        return None if isinstance(data, RowTensor) else self.tensor(data)
 
     def _function_call(self, function: ir.Function, bindings: Bindings) -> Call:
         key = (function.identifier(), tuple(sorted((n, a.type, _identity(a.value)) for n, a in bindings.items())))

@@ -8,7 +8,7 @@ from collections.abc import Callable, Hashable
 
 import torch
 
-from porting.weights.view import WeightView
+from porting.weights.row_tensor import RowTensor
 
 _ALL = -1
 
@@ -44,9 +44,12 @@ class WeightCache:
 
 
 class CachedWeight:
-    """A view as kernels take it (``porting_kernels.streamed.StreamedWeight``). dtype: of the tensors it gives."""
+    """A tensor that is made by rows, as kernels take it (``porting_kernels.streamed.StreamedWeight``).
 
-    def __init__(self, view: WeightView, cache: WeightCache, dtype: torch.dtype) -> None:
+    dtype: of the tensors it gives.
+    """
+
+    def __init__(self, view: RowTensor, cache: WeightCache, dtype: torch.dtype) -> None:
         self._view = view if view.torch_dtype == dtype else view.as_dtype(dtype)
         self._cache = cache
         self.shape = self._view.dims
@@ -60,7 +63,9 @@ class CachedWeight:
         """Places of the first axis, read anew each time: an embedding is rarely asked for the same ones."""
         if not len(indices):
             return torch.empty(0, *self.shape[1:], dtype=self.dtype)
-        return torch.stack([self._view.sliced(0, i, i + 1).tensor()[0] for i in indices.tolist()])
+        if len(self.shape) < 2:
+            return self.tensor()[indices]
+        return torch.stack([self._view.part(i).tensor() for i in indices.tolist()])
 
     def tensor(self) -> torch.Tensor:
         """All of it."""

@@ -9,14 +9,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from typing import IO, Any
 
-import numpy as np
-import onnx_ir as ir
 import torch
 
 from porting.errors import DtypeError, ShapeError, UsageError
 from porting.weights.piece import Piece
+from porting.weights.row_tensor import BLOCKS, RowTensor
 from porting.weights.safetensors_file import Entry
 from porting.weights.scales import FLOAT8, check_scale, find_scale
 from porting.weights.store import WeightStore
@@ -25,30 +23,18 @@ from porting.weights.tiling import Tiling
 from porting_kernels import dtypes
 
 LOGICAL = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
-BLOCKS = 3
-"""Blocks that take memory at once."""
-
-STREAM = 256 << 20
-"""Bytes of working memory with which a whole view is written to a file."""
 
 
-class WeightView:
+class WeightView(RowTensor):
     """A lazy tensor: shape, dtype, and the pieces that tile it.
 
-    Seen as a matrix it has ``rows`` (all axes but the last, flattened) and ``columns`` (the last axis). The constructor
-    takes a tiling of that matrix; build views with ``of`` and the operations below it. Implements
-    ``onnx_ir.TensorProtocol``.
+    The constructor takes a tiling of the matrix that it is seen as; build views with ``of`` and the operations below.
     """
 
-    __slots__ = ("_tiling", "_torch_dtype", "dims", "doc_string", "meta", "metadata_props", "name")
+    __slots__ = ("_tiling",)
 
     def __init__(self, shape: Sequence[int], dtype: torch.dtype, tiling: Tiling, name: str | None = None) -> None:
-        self.name = name
-        self.doc_string: str | None = None
-        self.metadata_props: dict[str, str] = {}
-        self.meta: dict[str, Any] = {}
-        self.dims = tuple(shape)
-        self._torch_dtype = dtype
+        super().__init__(shape, dtype, name)
         self._tiling = tiling
 
     # Construction
@@ -179,12 +165,6 @@ class WeightView:
             _check_dtype(piece.stored.entry, piece.stored.scale is not None, dtype)
         return WeightView(self.dims, dtype, self._tiling, self.name)
 
-    def converted(self, dtype: ir.DataType, name: str) -> WeightView:
-        """``as_dtype`` in ONNX's words, under another name (``porting_passes.stored.StoredTensor``)."""
-        view = self.as_dtype(dtypes.torch_dtype(dtype))
-        view.name = name
-        return view
-
     # Facts
 
     @property
@@ -198,29 +178,9 @@ class WeightView:
         return self._tiling.columns
 
     @property
-    def torch_dtype(self) -> torch.dtype:
-        """What the model sees."""
-        return self._torch_dtype
-
-    @property
-    def dtype(self) -> ir.DataType:
-        """What the model sees, in ONNX's words."""
-        return ir.DataType(dtypes.by_torch(self._torch_dtype).code)
-
-    @property
-    def shape(self) -> ir.Shape:
-        """Constant."""
-        return ir.Shape(self.dims)
-
-    @property
-    def size(self) -> int:
-        """Elements."""
-        return math.prod(self.dims)
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes in the view's dtype."""
-        return self.size * self._torch_dtype.itemsize
+    def least_work(self) -> int:
+        """Bytes in use, at least, while any of it is read, besides the result."""
+        return WORK * max((piece.chunk_bytes for piece in self._tiling.pieces), default=0)
 
     @property
     def raw(self) -> tuple[Piece, ...]:
@@ -269,7 +229,7 @@ class WeightView:
         if not self.rows or not self.columns:
             return
         row = self.columns * self._torch_dtype.itemsize
-        least = WORK * max(piece.chunk_bytes for piece in self._tiling.pieces)
+        least = self.least_work
         if budget < least + BLOCKS * row:
             raise UsageError(
                 "the memory is too small for one row of a weight",
@@ -281,32 +241,6 @@ class WeightView:
         step = (budget - work) // (BLOCKS * row)
         for first in range(0, self.rows, step):
             yield first, self.read(first, min(first + step, self.rows), chunk=work // WORK)
-
-    def tensor(self) -> torch.Tensor:
-        """All of it, in its shape."""
-        return self.read(0, self.rows).reshape(self.dims)
-
-    def numpy(self) -> np.ndarray:
-        """All of it, as ONNX tensors are read: ml_dtypes where numpy lacks the type."""
-        return dtypes.to_numpy(self.tensor())
-
-    def tobytes(self) -> bytes:
-        """All of it, little-endian, row by row."""
-        return self.tensor().view(-1).view(torch.uint8).numpy().tobytes()
-
-    def tofile(self, file: IO[bytes]) -> None:
-        """Write what ``tobytes`` gives, without ever holding all of it."""
-        for _, values in self.blocks(STREAM):
-            file.write(values.view(-1).view(torch.uint8).numpy().data)
-
-    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
-        return self.numpy() if dtype is None else self.numpy().astype(dtype)
-
-    def __dlpack__(self, *, stream: Any = None) -> Any:
-        return self.tensor().__dlpack__(stream=stream)
-
-    def __dlpack_device__(self) -> tuple[Any, int]:
-        return torch.empty(0).__dlpack_device__()
 
     def __repr__(self) -> str:
         return f"WeightView<{self.dtype.name},{list(self.dims)}>(name={self.name!r}, {len(self._tiling.pieces)} pieces)"
