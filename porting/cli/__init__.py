@@ -20,6 +20,7 @@ COMMANDS = {
     "doctor": "Show versions, the native module, and backends that failed to load.",
     "port": "Port SOURCE to a backend: rewrite, quantize, emit, and prove parity.",
     "reference": "Run SOURCE on CPU in float32.",
+    "sensitivity": "Rank the quantized layers of a port by what is gained when they stay in float.",
     "simulate": "Run a port on CPU with the chip's arithmetic.",
     "verify": "Measure the parity of a port against its source.",
 }

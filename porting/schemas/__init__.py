@@ -9,6 +9,7 @@ budget          a file for ``--budget``
 check           ``porting check --json``
 backends        ``porting backends --json``
 quantization    ``quantization.json``
+sensitivity     ``porting sensitivity --json``
 ==============  ==========================================================================
 
 Every document has ``schema_version``; a key that changes its meaning or disappears raises it, a new key does not.
