@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 from typing import Any
 
 from porting.frontends import Source
 from porting.pipeline import Pipeline
+from porting.quantization.decide import decider
 from porting.target import Target
 from porting_passes.legality import Illegal, Unknown, check
 from porting_passes.legalize import Failure, failure_of
@@ -65,10 +67,12 @@ class Checked:
         }
 
 
-def check_source(source: Source, target: Target, *, as_is: bool = False) -> Checked:
+def check_source(
+    source: Source, target: Target, *, as_is: bool = False, scheme_map: Path | None = None
+) -> Checked:
     """Judge every node: after all rewrites, or, ``as_is``, the source as it stands at its own opset.
 
-    With a quantizing scheme every activation is given the range -1..1: legality does not depend on it.
+    With a scheme of static ranges every activation is given -1..1: legality does not depend on it.
     """
     pipeline = Pipeline(source.model.clone(), target, language_model=source.is_language_model)
     pipeline.bind(source.dims)
@@ -77,6 +81,8 @@ def check_source(source: Source, target: Target, *, as_is: bool = False) -> Chec
         pipeline.failures = failures
     else:
         pipeline.to_float_surface()
+        if not pipeline.failures and target.quantizes_by_row:
+            pipeline.quantize_weights(decider(source, target, scheme_map))
         if not pipeline.failures:
             pipeline.to_dtype()
         if not pipeline.failures and _quantizes_as_nodes(target):

@@ -26,6 +26,7 @@ from porting.pipeline import Pipeline
 from porting.port_folder import INPUTS, MODEL, PARITY, PROVENANCE, RANGES, REFERENCE, TWIN, PortFolder
 from porting.quantization import range_file
 from porting.quantization.calibration import calibrate
+from porting.quantization.decide import decider
 from porting.samples import counted
 from porting.samples import write as write_samples
 from porting.target import Target
@@ -40,7 +41,8 @@ Say = Callable[[str], None]
 class Request:
     """What ``porting port`` was asked to do. calibrate, inputs: DATA; budget: the user's limits.
 
-    memory: bytes of a checkpoint's weights that the runs keep between their uses.
+    memory: bytes of a checkpoint's weights that the runs keep between their uses. scheme_map: what the user says of
+    single weights.
     """
 
     source: str
@@ -52,6 +54,7 @@ class Request:
     budget: Path | None = None
     weights: WeightPlace = "beside"
     memory: int | None = None
+    scheme_map: Path | None = None
     threads: int = 1
     force: bool = False
 
@@ -79,6 +82,8 @@ def port(request: Request, say: Say = lambda line: None) -> Parity | None:
         pipeline.to_float_surface()
         pipeline.require_legal()
         ranges = _calibrated(request, pipeline, calibration, say)
+        if target.quantizes_by_row:
+            pipeline.quantize_weights(decider(source, target, request.scheme_map))
         pipeline.to_dtype()
         pipeline.require_legal()
         meant = _quantized(pipeline, ranges)
@@ -235,6 +240,16 @@ def _record(
         "passes": pipeline.passes,
         "rewrites": manifest.rewrites(pipeline.applied),
         "unknowns_allowed": _allowed(pipeline),
+        "quantized": [
+            {
+                "name": product.place,
+                "operator": product.op_type,
+                "weight_bits": product.weight_bits,
+                "group": product.group,
+                "activation_bits": product.activation_bits,
+            }
+            for product in pipeline.products
+        ],
         "kept_in_float": [{"name": k.place, "operator": k.op_type, "reason": k.reason} for k in pipeline.kept],
         "not_in_graph": list(source.not_in_graph),
         "block_scales": None if source.block_scales is None or request.weights == "none" else source.block_scales(),

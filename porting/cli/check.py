@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import click
@@ -15,9 +16,10 @@ _EXIT = {"legal": 0, "illegal": 3, "unknown": 4}
 @click.command("check")
 @click.argument("source")
 @options.target
+@options.scheme_map
 @click.option("--as-is", is_flag=True, help="Judge the source unrewritten.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
-def command(source: str, as_is: bool, as_json: bool, **rest: Any) -> int:
+def command(source: str, as_is: bool, as_json: bool, scheme_map: Path | None, **rest: Any) -> int:
     """Say which nodes of SOURCE have no legal form on a backend, with the reasons and what was tried.
 
     Exit code 0: all legal; 3: at least one illegal; 4: none illegal, at least one unknown.
@@ -27,7 +29,7 @@ def command(source: str, as_is: bool, as_json: bool, **rest: Any) -> int:
     from porting.pipeline import describe, describe_untried
 
     target = options.resolved(source, rest)
-    checked = check_source(frontends.load(source), target, as_is=as_is)
+    checked = check_source(frontends.load(source), target, as_is=as_is, scheme_map=scheme_map)
     for operator in checked.unused_permissions:
         click.echo(f"note: --allow-unknown {operator}: no node of unknown legality has this operator", err=True)
     if as_json:

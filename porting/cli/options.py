@@ -138,6 +138,16 @@ def target(command: Command) -> Command:
     return command
 
 
+def scheme_map(command: Command) -> Command:
+    """--scheme-map: which weights are quantized otherwise than the scheme says."""
+    return click.option(
+        "--scheme-map",
+        type=PATH,
+        metavar="FILE",
+        help="Patterns of module names with the scheme of each, before the keep-tables (JSON).",
+    )(command)
+
+
 def resolved(source: str, given: dict[str, Any]) -> Target:
     """The Target for ``source`` of the options that :func:`target` added; they are taken out of ``given``."""
     from porting.target import Target

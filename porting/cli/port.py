@@ -35,6 +35,7 @@ METHODS = ("minmax", "percentile", "mse", "entropy")
     show_default=True,
     help="How ranges are chosen.",
 )
+@options.scheme_map
 @click.option(
     "--inputs",
     type=PATH,

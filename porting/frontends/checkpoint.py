@@ -52,6 +52,7 @@ def load(path: Path) -> Source:
         digest=_digest(path, store),
         open_reference=lambda: checkpoint_reference.open_reference(config, binding, store),
         tokenizer=tokenizer(path),
+        family=config.model_type,
         block_scales=lambda: scale_summary(store),
         not_in_graph=outside(binding.unused, [*shapes_used(binding.recipes), *binding.recipes]),
     )

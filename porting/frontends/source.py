@@ -39,6 +39,7 @@ class Source:
     dims: intervals of symbolic dimensions that came with the source.
     not_in_graph: parts of the source that the graph does not hold.
     tokenizer: text to token ids, where the source is a language model that brings one.
+    family: transformers' ``model_type`` of a checkpoint, empty for other sources.
     block_scales: reads the scales of 8-bit weights and says what they are, where the source has any.
     """
 
@@ -51,6 +52,7 @@ class Source:
     dims: Mapping[str, tuple[int, int]] = dataclasses.field(default_factory=dict)
     not_in_graph: Sequence[str] = ()
     tokenizer: Callable[[str], list[int]] | None = None
+    family: str = ""
     block_scales: Callable[[], dict[str, Any]] | None = None
 
     @property

@@ -1,0 +1,73 @@
+"""The plan of a quantization as passes ask for it: what becomes of the weight of one product."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import onnx_ir as ir
+
+from porting.frontends import Source
+from porting.quantization.plan import plan_quantization
+from porting.quantization.quantized_weight import quantize_weight
+from porting.quantization.scheme_map import read_scheme_map
+from porting.target import Target
+from porting.weights.view import WeightView
+from porting_passes import provenance
+from porting_passes.quantize_dynamic import Decide, IntegerWeight, LinearWeight
+
+_BITS = {"int8_token": 8, "float": None}
+_WEIGHT = ".weight"
+
+
+def decider(source: Source, target: Target, scheme_map: Path | None = None) -> Decide:
+    """The scheme of ``target`` for the weights of ``source``, by the names under which they are stored.
+
+    Raises UsageError for a scheme or a map that does not fit the source; see ``plan_quantization``. Reads no weight:
+    codes and scales are made by whoever reads them.
+    """
+    plan = plan_quantization(
+        stored_shapes(source.model),
+        scheme=target.scheme,
+        runtime=target.surface.name,
+        family=source.family,
+        scheme_map=None if scheme_map is None else read_scheme_map(scheme_map),
+    )
+
+    def decide(linear: LinearWeight) -> IntegerWeight | str:
+        decision = plan.decision(_names(linear))
+        if decision is None:
+            return "not the weight of a linear layer"
+        if decision.spec is None:
+            return f"{decision.reason} [source: {decision.source}]"
+        weight = quantize_weight(linear.tensor, decision.spec, name=linear.value.name)
+        return IntegerWeight(
+            weight.codes,
+            weight.scale,
+            weight_bits=decision.spec.bits,
+            activation_bits=_BITS[decision.activation],
+            reason=decision.reason,
+        )
+
+    return decide
+
+
+def stored_shapes(model: ir.Model) -> dict[str, tuple[int, ...]]:
+    """Shapes of a checkpoint's tensors by the names in its files; of another model's weights by their own names."""
+    shapes: dict[str, tuple[int, ...]] = {}
+    for value in model.graph.initializers.values():
+        tensor = value.const_value
+        if isinstance(tensor, WeightView):
+            shapes |= {entry.name: entry.shape for entry in tensor.entries}
+        elif tensor is not None and len(tensor.shape) > 1:
+            shapes[_as_weight(str(value.name))] = tuple(int(n) for n in tensor.shape.numpy())
+    return shapes
+
+
+def _names(linear: LinearWeight) -> list[str]:
+    if isinstance(linear.tensor, WeightView):
+        return [entry.name for entry in linear.tensor.entries]
+    return [_as_weight(name) for name in provenance.of(linear.value).sources] or [_as_weight(str(linear.value.name))]
+
+
+def _as_weight(name: str) -> str:
+    return name if name.endswith(_WEIGHT) else name + _WEIGHT
