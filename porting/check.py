@@ -67,9 +67,7 @@ class Checked:
         }
 
 
-def check_source(
-    source: Source, target: Target, *, as_is: bool = False, scheme_map: Path | None = None
-) -> Checked:
+def check_source(source: Source, target: Target, *, as_is: bool = False, scheme_map: Path | None = None) -> Checked:
     """Judge every node: after all rewrites, or, ``as_is``, the source as it stands at its own opset.
 
     With a scheme of static ranges every activation is given -1..1: legality does not depend on it.

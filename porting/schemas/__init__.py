@@ -7,6 +7,7 @@ provenance      one line of ``provenance.jsonl``
 evidence        ``evidence/reference.json``
 budget          a file for ``--budget``
 check           ``porting check --json``
+explanation     ``porting explain --json``
 backends        ``porting backends --json``
 quantization    ``quantization.json``
 sensitivity     ``porting sensitivity --json``

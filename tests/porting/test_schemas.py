@@ -12,7 +12,18 @@ from click.testing import CliRunner
 from porting import schemas
 from porting.cli import cli
 
-NAMES = ("backends", "budget", "check", "evidence", "parity", "port", "provenance", "quantization")
+NAMES = (
+    "backends",
+    "budget",
+    "check",
+    "evidence",
+    "explanation",
+    "parity",
+    "port",
+    "provenance",
+    "quantization",
+    "sensitivity",
+)
 
 
 def objects(schema: Any, path: str = "") -> Iterator[tuple[str, dict[str, Any]]]:

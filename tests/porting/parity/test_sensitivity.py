@@ -92,7 +92,8 @@ def test_a_product_whose_result_the_port_does_not_have_takes_its_readers_along()
                 value.name = f"inner_{value.name}"
     regions, lost = found_in(ported)
     assert [(r.module, dict(r.inputs), dict(r.outputs)) for r in regions] == [
-        ("layers.0.fc", {"x": "x"}, {"a": "a"}), ("layers.1.fc", {"b": "b"}, {"g": "g"}), ("head", {"g": "g"}, {"y": "y"}),
+        ("layers.0.fc", {"x": "x"}, {"a": "a"}), ("layers.1.fc", {"b": "b"}, {"g": "g"}),
+        ("head", {"g": "g"}, {"y": "y"}),
     ]  # fmt: skip
     assert [node.op_type for node in regions[1].model.graph] == ["MatMul", "Sigmoid", "Mul"]
     assert lost == []
@@ -124,7 +125,7 @@ def test_the_product_that_loses_most_comes_first_and_goes_into_the_map(samples: 
     groups, by = sensitivity.groups(regions)
     assert by == "module"
     result = sensitivity.measure(net(), ported, samples, groups, by=by)
-    assert [gain.group.name for gain in result.gains][0] == "layers.1.fc"
+    assert result.gains[0].group.name == "layers.1.fc"
     first, second, _ = result.gains
     assert first.gain > 0.5 * result.error
     assert first.gain > 3 * abs(second.gain)
