@@ -41,7 +41,12 @@ class Findings:
     saturated: int = 0
 
     def __add__(self, other: Findings) -> Findings:
-        return Findings(*(a + b for a, b in zip(dataclasses.astuple(self), dataclasses.astuple(other), strict=True)))
+        return Findings(
+            self.zero + other.zero,
+            self.not_finite + other.not_finite,
+            self.tiny + other.tiny,
+            self.saturated + other.saturated,
+        )
 
 
 def check(w: torch.Tensor, bits: int, group: int | None, search: str) -> None:

@@ -83,11 +83,17 @@ def _print_value(value: Mapping[str, Any]) -> None:
         click.echo(f"    surface  {surface['verdict']}{row}{sources}")
         for line in (*surface["constraints"], *surface["reasons"]):
             click.echo(f"             {line}")
-    parity = [f"{view} rel L2 {value[view]['rel_l2']:.2e}" for view in ("isolated", "accumulated") if value[view]]
+    parity = [f"{view} {_error(value[view])}" for view in ("isolated", "accumulated") if value[view]]
     if parity:
         click.echo(f"    parity   {', '.join(parity)}")
     for check in value["checks"]:
         click.echo(f"    {check['verdict']:<8} {check['metric']} required {check['required']}, met {check['met']}")
+
+
+def _error(metrics: Mapping[str, Any]) -> str:
+    if metrics["mismatches"] is not None:
+        return f"{metrics['mismatches']} of {metrics['count']} integers differ"
+    return f"rel L2 {metrics['rel_l2']:.2e}"
 
 
 def _place(value: Mapping[str, Any]) -> str:

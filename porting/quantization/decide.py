@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import cast
 
 import onnx_ir as ir
 
@@ -41,8 +42,8 @@ def decider(source: Source, target: Target, scheme_map: Path | None = None) -> D
             return f"{decision.reason} [source: {decision.source}]"
         weight = quantize_weight(linear.tensor, decision.spec, name=linear.value.name)
         return IntegerWeight(
-            weight.codes,
-            weight.scale,
+            cast(ir.TensorProtocol, weight.codes),
+            cast(ir.TensorProtocol, weight.scale),
             weight_bits=decision.spec.bits,
             activation_bits=_BITS[decision.activation],
             reason=decision.reason,

@@ -1,7 +1,6 @@
-"""The published JSON Schemas (draft 2020-12) of what the toolkit writes.
+"""The published JSON Schemas (draft 2020-12) of what the toolkit writes and reads.
 
-==============  ==========================================================================
-parity          ``parity.json``
+==============  ===================================================================parity          ``parity.json``
 port            ``port.json``
 provenance      one line of ``provenance.jsonl``
 evidence        ``evidence/reference.json``
@@ -11,9 +10,12 @@ explanation     ``porting explain --json``
 backends        ``porting backends --json``
 quantization    ``quantization.json``
 sensitivity     ``porting sensitivity --json``
-==============  ==========================================================================
-
-Every document has ``schema_version``; a key that changes its meaning or disappears raises it, a new key does not.
+schemes         ``porting/quantization/schemes.json``
+keep_tables     ``porting/quantization/keep_tables.json``
+scheme_map      a file for ``--scheme-map``
+==============  ===================================================================
+Every document but a scheme map has ``schema_version``; a key that changes its meaning or disappears raises it, a new
+key does not.
 """
 
 from __future__ import annotations

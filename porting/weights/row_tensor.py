@@ -71,6 +71,11 @@ class RowTensor(ABC):
     # Facts
 
     @property
+    def raw(self) -> Any:
+        """What it is made of; nothing that can be shown by default."""
+        return None
+
+    @property
     def rows(self) -> int:
         """All axes but the last, flattened."""
         return math.prod(self.dims[:-1])

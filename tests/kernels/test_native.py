@@ -10,7 +10,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from porting_kernels import dyadic_histogram, fp8, native
+from porting_kernels import dyadic_histogram, fp8, native, weight_quantization
 from porting_kernels.errors import ShapeError
 from porting_kernels.rounding import saturate_int8
 
@@ -149,3 +149,49 @@ def test_the_switch_turns_the_module_off():
     environment = {**os.environ, native.SWITCH: "0"}
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False None [3, 3]"
+
+
+def assert_rows_quantized(w, **options):
+    codes, scales, findings = native.quantize_rows(w, **options)
+    expected = weight_quantization.quantize_rows(w, **options)
+    assert torch.equal(codes, expected[0])
+    assert torch.equal(scales.view(torch.int32), expected[1].view(torch.int32))
+    assert findings == expected[2]
+
+
+SPECIAL = [0.0, -0.0, float("nan"), float("inf"), 1e-45, -1e-39, 2.0**-126, 3e38, -3.4028234e38, 1.0]
+
+
+@given(
+    rows=st.integers(0, 5),
+    groups=st.integers(1, 4),
+    size=st.integers(0, 150),
+    bits=st.sampled_from([8, 4]),
+    search=st.sampled_from(["absmax", "mse"]),
+    exponent=st.integers(-140, 120),
+    special=st.lists(st.tuples(st.integers(0, 10**6), st.sampled_from(SPECIAL)), max_size=4),
+    seed=st.integers(0, 2**31),
+)
+def test_quantize_rows_of_any_kind(rows, groups, size, bits, search, exponent, special, seed):
+    g = torch.Generator().manual_seed(seed)
+    w = torch.randn(rows, groups * size, generator=g).double().mul(2.0**exponent).float()
+    for place, value in special if w.numel() else ():
+        w.view(-1)[place % w.numel()] = value
+    assert_rows_quantized(w, bits=bits, group=size if groups > 1 and size else None, search=search)
+
+
+@given(st.lists(st.floats(width=32), min_size=1, max_size=40), st.sampled_from([8, 4]))
+def test_quantize_rows_of_any_float(values, bits):
+    for search in ("absmax", "mse"):
+        assert_rows_quantized(torch.tensor([values], dtype=torch.float32), bits=bits, search=search)
+
+
+def test_quantize_rows_between_strided_matrices():
+    whole = torch.randn(30, 64, generator=torch.Generator().manual_seed(0))
+    for part in (whole[::2], whole[:, 8:40], whole[:, ::2], whole.T):
+        assert_rows_quantized(part, bits=8)
+    codes = torch.zeros(60, 64, dtype=torch.int8)
+    found, _, _ = native.quantize_rows(whole, bits=8, codes=codes[10:40])
+    assert found.data_ptr() == codes[10:40].data_ptr()
+    assert torch.equal(codes[10:40], weight_quantization.quantize_rows(whole, bits=8)[0])
+    assert codes[:10].count_nonzero() == codes[40:].count_nonzero() == 0

@@ -18,10 +18,13 @@ NAMES = (
     "check",
     "evidence",
     "explanation",
+    "keep_tables",
     "parity",
     "port",
     "provenance",
     "quantization",
+    "scheme_map",
+    "schemes",
     "sensitivity",
 )
 
