@@ -1,6 +1,7 @@
 """The published JSON Schemas (draft 2020-12) of what the toolkit writes and reads.
 
-==============  ===================================================================parity          ``parity.json``
+==============  ==========================================================================
+parity          ``parity.json``
 port            ``port.json``
 provenance      one line of ``provenance.jsonl``
 evidence        ``evidence/reference.json``
@@ -13,7 +14,8 @@ sensitivity     ``porting sensitivity --json``
 schemes         ``porting/quantization/schemes.json``
 keep_tables     ``porting/quantization/keep_tables.json``
 scheme_map      a file for ``--scheme-map``
-==============  ===================================================================
+==============  ==========================================================================
+
 Every document but a scheme map has ``schema_version``; a key that changes its meaning or disappears raises it, a new
 key does not.
 """
