@@ -23,6 +23,7 @@ from porting.parity.language import IDS, LOGITS, LanguageSums
 from porting.parity.metrics import Accumulator, significant
 from porting.parity.routing import Router
 from porting.parity.sampling import Sample, fit, in_order, saturated
+from porting.quantization.schemes import schemes
 from porting.simulation.interpreter import Interpreter
 from porting.simulation.weight_cache import WeightCache
 from porting_kernels.numerics import EXACT, Numerics
@@ -101,11 +102,19 @@ class Sensitivity:
 
 
 def groups(regions: Sequence[Region], by: By | None = None) -> tuple[list[Group], By]:
-    """Regions by module, or by decoder layer where there are `MANY` or ``by`` says so."""
+    """Regions by module, or by decoder layer where there are `MANY` or ``by`` says so.
+
+    Weights that a runtime joins into one matrix (``q_a_proj`` and ``kv_a_proj_with_mqa``) can only stay in float
+    together: their modules are one group, named by the first.
+    """
     chosen: By = by or ("layer" if len({r.module for r in regions}) > MANY else "module")
     found: dict[str, list[Region]] = {}
+    names: dict[str, str] = {}
     for region in regions:
         name = region.module if chosen == "module" else layer_of(region.module) or region.module
+        matrices = [schemes().matrix(_stored_module(weight)) for weight in region.weights]
+        name = next((names[key] for key in (f"module {name}", *matrices) if key in names), name)
+        names |= dict.fromkeys([f"module {name}", f"module {region.module}", *matrices], name)
         found.setdefault(name, []).append(region)
     return [Group(name, tuple(members)) for name, members in found.items()], chosen
 
@@ -239,7 +248,7 @@ def pattern_of(weights: Iterable[str]) -> str:
     """A regular expression that matches, as a whole, the module of each weight and of all experts beside it."""
     prefixes: dict[str, list[str]] = {}
     for name in weights:
-        module = name.removesuffix(".weight")
+        module = _stored_module(name)
         prefix, _, last = module.rpartition(".")
         parts = [r"\d+" if part.isdigit() and before == "experts" else re.escape(part)
                  for before, part in zip(["", *prefix.split(".")], prefix.split("."), strict=False)]  # fmt: skip
@@ -250,3 +259,8 @@ def pattern_of(weights: Iterable[str]) -> str:
         tail = unique[0] if len(unique) == 1 else f"({'|'.join(unique)})"
         alternatives.append(f"{prefix}\\.{tail}" if prefix else tail)
     return "|".join(alternatives)
+
+
+def _stored_module(weight: str) -> str:
+    """The module that a stored weight is of: what patterns of a scheme map match."""
+    return weight.removesuffix(".weight")
