@@ -142,9 +142,7 @@ def measure(
         reason = f"it would hold all {weights >> 10} KiB of weights, and --memory is {memory >> 10} KiB"
         fidelity = Fidelity("onnxruntime", not_measured=reason)
     else:
-        fidelity = measure_fidelity(
-            file, ported, samples, threads=threads, tie=tie, routers=routers, tolerance=tolerance
-        )
+        fidelity = measure_fidelity(file, ported, samples, threads=threads, tie=tie, routers=routers)
     return _judged(
         total, comparison, attribution, fidelity, model,
         claim=claim, inputs=inputs, budget=budget, samples=len(samples),

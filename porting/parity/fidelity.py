@@ -37,6 +37,9 @@ from porting.parity.sampling import Sample, fit, in_order
 from porting.parity.widen import widened
 from porting.simulation.interpreter import Interpreter
 from porting_kernels import dtypes
+from porting_passes.constants import constant_of
+
+_FLOATS = (ir.DataType.FLOAT, ir.DataType.FLOAT16, ir.DataType.BFLOAT16)
 
 
 @dataclasses.dataclass
@@ -81,8 +84,8 @@ class _One:
 @dataclasses.dataclass(frozen=True)
 class Fidelity:
     """outputs: simulation against ``against``, by graph output; codes: by the quantizer's output value.
-    routing: of a model with experts.
 
+    routing: of a model with experts.
     not_measured: why nothing was compared; then both mappings are empty.
     """
 
@@ -115,17 +118,17 @@ def measure_fidelity(
     threads: int = 1,
     tie: float,
     routers: Sequence[Router] = (),
-    tolerance: float = 0.0,
 ) -> Fidelity:
     """Compare the simulation of ``ported`` with onnxruntime running ``file``; the two name their values alike.
 
-    tie: relative distance from the border between two codes within which either code is right. routers: whose choices
-    are compared where the file has their values; tolerance: relative error of their logits that makes a near tie.
+    tie: relative distance from the border between two codes within which either code is right, and relative error of a
+    router's logits within which either choice is. routers: whose choices are compared.
     """
     against = stock_runtime.NAME
     if _has_bfloat16(ported):
         against += ", bfloat16 widened to float32"
     quantizers = {node.outputs[0].name or "": node for node in ported.graph if _is_quantizer(node)}
+    by_row = {node.outputs[1].name or "": node for node in quantizers.values() if len(node.outputs) == 2}
     chosen = [router for router in routers if router.can_be_forced]
     extra = [*quantizers, *(name for r in chosen for name in (r.ported_logits, r.ported_ids) if name is not None)]
     try:
@@ -139,6 +142,7 @@ def measure_fidelity(
         expected = stock_runtime.run(session, {name: _plain(tensor) for name, tensor in inputs.items()})
         codes: dict[str, Codes] = {}
         before: dict[str, torch.Tensor] = dict(inputs)
+        waiting: dict[str, tuple[torch.Tensor, torch.Tensor]] = {}
         sources = {node.inputs[0].name or "" for node in quantizers.values() if node.inputs[0] is not None}
         theirs = {r.ids: dtypes.to_torch(expected[r.ported_ids or ""]).to(torch.int64) for r in chosen}
         forcing = Forcing(chosen, theirs, "port")
@@ -151,20 +155,28 @@ def measure_fidelity(
                 before[name] = tensor
             if name in by_ids:
                 ours[by_ids[name]] = tensor.to(torch.int64)
+            if name in by_row:
+                node = by_row[name]
+                codes[node.outputs[0].name or ""] = _compare_codes(
+                    node, before, *waiting.pop(node.outputs[0].name or ""), tie, tensor
+                )
             if name not in quantizers:
                 return forcing.tap(name, tensor)
             other = dtypes.to_torch(expected[name])
-            codes[name] = _compare_codes(quantizers[name], before, other, tensor, tie)
+            if len(quantizers[name].outputs) == 2:
+                waiting[name] = other, tensor
+            else:
+                codes[name] = _compare_codes(quantizers[name], before, other, tensor, tie)
             return other
 
-        outputs = simulation.run(inputs, tap=tap, wanted={*sources, *quantizers, *forcing.wanted})
+        outputs = simulation.run(inputs, tap=tap, wanted={*sources, *quantizers, *by_row, *forcing.wanted})
         routed = {r.ids: RouterSums(r.experts) for r in chosen}
         for router in chosen:
             logits = dtypes.to_torch(expected[router.ported_logits or ""])
             sums = routed[router.ids]
             sums.observe(router, logits, theirs[router.ids], ours[router.ids])
             sums.decide(router, logits, forcing.logits[router.ids], ours[router.ids],
-                        sequence=max(len(logits), 1), tolerance=tolerance)  # fmt: skip
+                        sequence=max(len(logits), 1), tolerance=tie)  # fmt: skip
         compared = {}
         for name, tensor in outputs.items():
             if not isinstance(tensor, torch.Tensor):
@@ -210,12 +222,23 @@ def _plain(tensor: torch.Tensor) -> np.ndarray:
 
 
 def _is_quantizer(node: ir.Node) -> bool:
-    return node.domain == "porting" and node.op_type == "Quantize"
+    """Whether codes come out of floats: our own quantizers, and a vendor's call that gives codes and scales by row."""
+    if (node.domain, node.op_type) == ("porting", "Quantize"):
+        return True
+    x = node.inputs[0] if node.inputs else None
+    types = [value.dtype for value in node.outputs]
+    return x is not None and x.dtype in _FLOATS and types == [ir.DataType.INT8, ir.DataType.FLOAT]
 
 
 def _compare_codes(
-    node: ir.Node, before: Mapping[str, torch.Tensor], theirs: torch.Tensor, ours: torch.Tensor, tie: float
+    node: ir.Node,
+    before: Mapping[str, torch.Tensor],
+    theirs: torch.Tensor,
+    ours: torch.Tensor,
+    tie: float,
+    row_scale: torch.Tensor | None = None,
 ) -> Codes:
+    """row_scale: the scales that a quantizer by row found, (...) for codes (..., K)."""
     differ = theirs != ours
     different = int(differ.sum())
     result = Codes(count=ours.numel())
@@ -223,11 +246,19 @@ def _compare_codes(
     result.far = int((differ & ~by_one).sum())
     operand = node.inputs[0]
     if different and operand is not None and operand.name is not None and operand.name in before:
-        scale, offset = node.attributes["scale"].as_float(), 0
-        if "offset" in node.attributes:
-            offset = node.attributes["offset"].as_int()
-        exact = before[operand.name].double() * scale + offset
+        exact = _before_rounding(node, before[operand.name].double(), row_scale)
         distance = (exact - exact.floor() - 0.5).abs()
         result.ties = int((differ & by_one & (distance <= tie * exact.abs().clamp(min=1.0))).sum())
     result.mismatches = different - result.ties
     return result
+
+
+def _before_rounding(node: ir.Node, x: torch.Tensor, row_scale: torch.Tensor | None) -> torch.Tensor:
+    """What a quantizer rounds, in float64."""
+    if row_scale is None:
+        offset = node.attributes["offset"].as_int() if "offset" in node.attributes else 0
+        return x * node.attributes["scale"].as_float() + offset
+    smooth = constant_of(node.inputs[1]) if len(node.inputs) > 1 else None
+    if smooth is not None:
+        x = x * dtypes.to_torch(smooth.numpy()).double()
+    return (x / row_scale.double().unsqueeze(-1)).nan_to_num(nan=0.0)

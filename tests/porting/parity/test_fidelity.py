@@ -10,7 +10,7 @@ import torch
 from porting import stock_runtime
 from porting.parity.fidelity import _compare_codes, measure_fidelity, stock_session
 from porting.parity.widen import widened
-from porting_passes.operators import quantize
+from porting_passes.operators import add_bodies, quantize
 
 
 def written(model, path):
@@ -82,6 +82,35 @@ def test_a_code_is_excused_only_at_a_border(value, ours, ties, mismatches):
     arrays = (torch.tensor([c], dtype=torch.int8) for c in (theirs, ours))
     codes = _compare_codes(node, before, *arrays, 1e-5)
     assert (codes.ties, codes.mismatches) == (ties, mismatches)
+
+
+def by_row_model():
+    text = """<ir_version: 8, opset_import: ["" : 17, "porting" : 1]>
+      f (float[4, 16] x) => (float[4, 16] y) <float[4, 16] h, int8[4, 16] q, float[4] s> {
+        h = Neg (x)
+        q, s = porting.DynamicQuantize (h, ones)
+        y = Cast <to=1> (q)
+      }"""
+    model = ir.from_onnx_text(text, initializers=[ir.tensor(np.ones(1, np.float32), name="ones")])
+    add_bodies(model)
+    return model
+
+
+def test_codes_of_a_quantizer_by_row_are_compared_with_the_scales_it_found(tmp_path):
+    model = by_row_model()
+    x = np.random.default_rng(2).standard_normal((4, 16)).astype(np.float32)
+    fidelity = measure_fidelity(written(model, tmp_path / "twin.onnx"), model, [{"x": x}], tie=1e-5)
+    assert fidelity.not_measured is None
+    assert (fidelity.codes["q"].count, fidelity.codes["q"].mismatches) == (64, 0)
+
+
+@pytest.mark.parametrize(("value", "ties", "mismatches"), [(2.5, 1, 0), (2.6, 0, 1)])
+def test_a_code_of_a_row_is_excused_only_at_a_border(value, ties, mismatches):
+    node = next(n for n in by_row_model().graph if n.op_type == "DynamicQuantize")
+    theirs, ours = torch.tensor([[127, 2]], dtype=torch.int8), torch.tensor([[127, 3]], dtype=torch.int8)
+    before = {"h": torch.tensor([[127.0, value]])}
+    codes = _compare_codes(node, before, theirs, ours, 1e-5, torch.tensor([1.0]))
+    assert (codes.count, codes.ties, codes.mismatches) == (2, ties, mismatches)
 
 
 def test_bfloat16_runs_widened(tmp_path):
