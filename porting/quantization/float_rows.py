@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Iterator
 
 import onnx_ir as ir
 import torch
@@ -10,6 +11,7 @@ import torch
 from porting.errors import DtypeError, ShapeError
 from porting.weights.reader import PAGE
 from porting.weights.row_tensor import RowTensor
+from porting.weights.stored import CHUNK
 from porting.weights.view import WeightView
 from porting_kernels import dtypes
 
@@ -52,6 +54,16 @@ class FloatRows:
         view = self._tensor
         turned = isinstance(view, WeightView) and any(piece.transposed for piece in view.raw)
         return max(PAGE if turned else 1, scratch // max(1, self.columns))
+
+    def blocks(self, scratch: int) -> Iterator[torch.Tensor]:
+        """All rows in blocks of about ``scratch`` numbers, each overwritten by the next."""
+        step, read = self.step(scratch), self.reader()
+        rows = math.prod(int(n) for n in self._tensor.shape.numpy()[:-1])
+        out = torch.empty(min(step, rows), self.columns)
+        for first in range(0, rows, step):
+            block = out[: min(step, rows - first)]
+            read(first, first + len(block), block, CHUNK)
+            yield block
 
     def reader(self) -> Read:
         """What reads rows. An ordinary tensor is asked for its contents here, once, and may be let go afterwards."""
