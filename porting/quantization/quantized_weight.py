@@ -219,8 +219,10 @@ class QuantizedTensor(RowTensor):
     @property
     def _span(self) -> int:
         """Rows of the weight to a row of this tensor: all output channels, where these are its last axis."""
-        per_channel = {"codes": False, "scale": self._weight.spec.group is None}
-        return self.columns if per_channel.get(self._kind, self._weight.bias_slices == 1) else 1
+        if self._kind == "codes":
+            return 1
+        per_channel = self._weight.spec.group is None if self._kind == "scale" else self._weight.bias_slices == 1
+        return self.columns if per_channel else 1
 
     def read(self, first_row: int, last_row: int) -> torch.Tensor:
         """Rows of the tensor; as ``RowTensor.read``. Reads the source, unless these are scales that are held."""
