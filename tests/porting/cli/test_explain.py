@@ -103,14 +103,12 @@ def test_people_get_lines(out: Path) -> None:
         assert part in text, text  # fmt: skip
 
 
-@pytest.mark.parametrize(
-    "name, near", [("layers.1.mlp.gate", "model.layers.1.mlp.gate"), ("model.layers.1.mlp.gat", "model.layers.1.mlp.gate")]
-)  # fmt: skip
-def test_an_unknown_name_lists_near_ones(out: Path, name: str, near: str) -> None:
+@pytest.mark.parametrize("name", ["layers.1.mlp.gate", "model.layers.1.mlp.gat"])
+def test_an_unknown_name_lists_near_ones(out: Path, name: str) -> None:
     result = run(explain.command, out, name)
     assert isinstance(result.exception, UsageError)
     assert result.exception.exit_code == 2
-    assert near in str(result.exception)
+    assert "model.layers.1.mlp.gate" in str(result.exception)
 
 
 def test_nothing_near_is_said_too(out: Path) -> None:
