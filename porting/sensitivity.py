@@ -15,6 +15,9 @@ from porting.pipeline import Pipeline
 from porting.target import Target
 from porting.verification import Opened, open_port
 
+_LINES = 10
+"""Lines of progress, about."""
+
 
 def measure_sensitivity(
     out: Path,
@@ -46,6 +49,7 @@ def measure_sensitivity(
     samples = opened.data(inputs)
     language = opened.source.is_language_model
     found = anchors.find(opened.model, ported, port.origins)
+    step = max(1, len(samples) // _LINES)
     say(f"measure   {len(groups)} {chosen}s in float, one after the other, on {len(samples)} batches")
     return sensitivity.measure(
         opened.model,
@@ -59,7 +63,7 @@ def measure_sensitivity(
         numerics=port.numerics("backend"),
         memory=memory,
         threads=threads,
-        each=lambda done: say(f"          {done} of {len(samples)}"),
+        each=lambda done: say(f"          {done} of {len(samples)}") if done % step == 0 else None,
     )
 
 
