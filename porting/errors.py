@@ -19,6 +19,7 @@ __all__ = [
     "OutputError",
     "ParityError",
     "PortingError",
+    "RunnerError",
     "ShapeError",
     "UnknownLegalityError",
     "UnsupportedOperatorError",
@@ -72,3 +73,7 @@ class BackendError(PortingError):
     """A backend, toolchain or runner failed."""
 
     exit_code = 5
+
+
+class RunnerError(BackendError):
+    """What runs a port is missing, ended with an error, or gave something else than it promises."""

@@ -31,6 +31,7 @@ from porting.samples import counted
 from porting.samples import write as write_samples
 from porting.target import Target
 from porting_passes import provenance
+from porting_passes.lowering import add_surface_bodies
 from porting_passes.operators import add_bodies
 from porting_passes.quantize_static import ActivationRange
 
@@ -175,10 +176,13 @@ def _emit(
             content = range_file.document(pipeline.quantized, _all_names(pipeline, ranges), style)
             (folder / RANGES).write_text(json_text(content), encoding="utf-8")
         twin = meant.clone()
-        if surface.kind != "reference":
+        if surface.kind == "converter":
             pipeline.lower()
             add_bodies(twin)
             write_model(twin, folder / TWIN, weights)
+    if surface.kind == "python":
+        pipeline.lower()
+        add_surface_bodies(pipeline.model, surface.operator_set)
     if surface.kind == "reference":
         add_bodies(pipeline.model)
     write_model(pipeline.model, folder / MODEL, weights)

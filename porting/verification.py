@@ -16,6 +16,8 @@ from porting.parity.budgets import load_budget
 from porting.parity.result import Parity
 from porting.parity.verdict import Inputs
 from porting.port_folder import INPUTS, PARITY, PortFolder
+from porting.runner.checks import runner_checks, with_checks
+from porting.runner.protocol import Runner
 from porting_passes.bind_shapes import bind_shapes
 
 
@@ -67,23 +69,29 @@ def verify(
     budget: Path | None = None,
     memory: int | None = None,
     threads: int = 1,
+    runner: str | None = None,
 ) -> Parity:
     """Measure the port in ``out`` again, from its files alone: nothing that ``port`` had in memory takes part.
 
-    source overrides the recorded path; inputs the recorded evidence. Raises InvalidInputError when a file of the port
+    source overrides the recorded path; inputs the recorded evidence. runner: a command line of the runner protocol,
+    whose outputs are held against the simulation as well. Raises InvalidInputError when a file of the port
     or the source is not what the port was made from.
     """
     opened = open_port(out, source)
-    return measure_port(
+    samples, limits = opened.data(inputs), load_budget(budget)
+    parity = measure_port(
         opened.port,
         opened.source,
         opened.model,
-        opened.data(inputs),
+        samples,
         inputs="user" if inputs is not None else _whose(out),
-        budget=load_budget(budget),
+        budget=limits,
         memory=memory,
         threads=threads,
     )
+    if runner is None:
+        return parity
+    return with_checks(parity, runner_checks(Runner(runner), opened.port, samples, limits))
 
 
 def _as_ported(source: Source, port: PortFolder) -> ir.Model:

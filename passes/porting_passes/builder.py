@@ -35,11 +35,13 @@ class Builder:
 
     opset: the version of the default domain. Constants are values with ``const_value`` set and no producer; they are
     listed in ``initializers`` and become initializers (or Constant nodes) of the graph that takes the nodes.
+    foreign: the output dtypes of a node of another domain than ONNX's own, where something knows them.
     Raises BuildError when a node would not be valid at the opset.
     """
 
     def __init__(self, opset: int) -> None:
         self.opset = opset
+        self.foreign: Callable[[ir.Node], Sequence[ir.DataType | None]] | None = None
         self.nodes: list[ir.Node] = []
         self.initializers: list[ir.Value] = []
 
@@ -64,10 +66,11 @@ class Builder:
         *,
         outputs: int = 1,
         domain: str = "",
+        overload: str = "",
     ) -> Sequence[ir.Value]:
         """One node; attributes with value None are left out. Returns its outputs, typed.
 
-        A node of another domain than ONNX's own is taken on trust and its outputs have no types.
+        A node of another domain than ONNX's own is taken on trust; its outputs have the dtypes that ``foreign`` knows.
         """
         trimmed = list(inputs)
         while trimmed and trimmed[-1] is None:
@@ -77,7 +80,7 @@ class Builder:
             for name, value in (attributes or {}).items()
             if value is not None
         ]
-        node = ir.Node(domain, op_type, trimmed, attrs, num_outputs=outputs)
+        node = ir.Node(domain, op_type, trimmed, attrs, overload=overload, num_outputs=outputs)
         problem = signature_error(node, self.opset) if domain in ("", "ai.onnx") else None
         if problem:
             discard([node])
@@ -86,6 +89,10 @@ class Builder:
             if dtype is not None:
                 value.dtype = dtype
             value.shape = None if dims is None else ir.Shape(dims)
+        if domain not in ("", "ai.onnx") and self.foreign is not None:
+            for value, known in zip(node.outputs, self.foreign(node), strict=True):
+                if known is not None:
+                    value.dtype = known
         self.nodes.append(node)
         return node.outputs
 

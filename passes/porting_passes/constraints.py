@@ -2,12 +2,13 @@
 
 One boolean Python expression over a node, with nothing of Python but this (and, or, not take conditions only):
 
-    rank(x)  dim(x, i)  shape(x)  static(x)  dtype(x)  present(x)  constant(x)  producer(x)  consumers(x)
+    rank(x)  dim(x, i)  shape(x)  static(x)  dtype(x)  present(x)  constant(x)  filled(x)  producer(x)  consumers(x)
                      x: an operand's name                          opset()   the model's ai.onnx version
     attr("name")     the attribute, or its default, or None        + - * // %   min  max  roundup(value, multiple)
     == != < <= > >=  in  not in  and  or  not                      integers, floats, strings, True, False, None, lists
 
-``static(x)`` says that every dimension of x is one number.
+``static(x)`` says that every dimension of x is one number. ``filled(x)`` is the number that every element of a small
+constant is, or None.
 ``producer(x)`` is the operator that makes x ("" for a graph input or a weight) and ``consumers(x)`` the list of those
 that read it ("" stands for the graph's own output); operators of another domain read ``domain.Type``.
 
@@ -54,6 +55,7 @@ class Operand:
     dtype: str | None = None
     shape: tuple[int | str | None, ...] | None = None
     constant: bool = False
+    filled: float | None = None
     producer: str = ""
     consumers: tuple[str, ...] = ()
 
@@ -146,6 +148,11 @@ def _field(field: str) -> Callable[[_Scope, str], Any]:
     return read
 
 
+def _filled(scope: _Scope, name: str) -> Any:
+    operand = scope.operand(name)
+    return operand if isinstance(operand, Missing) else operand.filled
+
+
 def _present(scope: _Scope, name: str) -> bool:
     return scope.subject.operands.get(name) is not None
 
@@ -158,6 +165,7 @@ _OF_OPERAND: dict[str, Callable[..., Any]] = {
     "present": _present,
     "dtype": _field("dtype"),
     "constant": _field("constant"),
+    "filled": _filled,
     "producer": _field("producer"),
     "consumers": _field("consumers"),
 }

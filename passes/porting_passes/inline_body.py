@@ -13,9 +13,10 @@ from porting_kernels.errors import PortingError
 from porting_passes.builder import Builder, BuildError
 from porting_passes.contract import Contract
 from porting_passes.decomposition import Decomposition
-from porting_passes.inference import SMALL, constant_tensor, dims_of
-from porting_passes.operators import BODIES, SINCE
+from porting_passes.inference import SMALL, Dims, constant_tensor, dims_of
+from porting_passes.operators import BODIES, FLAT, SINCE
 from porting_passes.schemas import schema
+from porting_passes.stored_forms import STORED_DOMAIN, stored_form
 
 Functions = Mapping[ir.OperatorIdentifier, ir.Function]
 _MEANING = Contract("tolerance", 1e-5, "the standard's own definition, evaluated operator by operator", nonfinite=False)
@@ -29,9 +30,9 @@ def body_of(node: ir.Node, opset: int, functions: Functions) -> ir.Function | No
     local = functions.get(node.op_identifier())
     if local is not None:
         return local
-    composite = BODIES.get((node.domain, node.op_type))
-    if composite is not None:
-        return composite(opset) if opset >= SINCE[node.domain, node.op_type] else None
+    key = node.domain, node.op_type
+    if key in BODIES:
+        return (FLAT.get(key) or BODIES[key])(opset) if opset >= SINCE[key] else None
     definition = schema(node.domain, node.op_type, opset)
     if definition is None:
         return None
@@ -85,6 +86,8 @@ def _same_meaning(proto: onnx.FunctionProto, opset: int) -> bool:
 
 def inline(b: Builder, node: ir.Node, body: ir.Function) -> Sequence[ir.Value | None]:
     """Emit the nodes of ``body`` for the operands and attributes of ``node``; what is constant is computed."""
+    if len(node.inputs) > len(body.inputs):
+        raise BuildError(f"{node.op_type} has {len(node.inputs)} operands, its body {len(body.inputs)}")
     values: dict[ir.Value, ir.Value | None] = dict.fromkeys(body.inputs)
     values.update(zip(body.inputs, node.inputs, strict=False))
     for inner in body:
@@ -132,6 +135,10 @@ def _emit(
     first = operands[0] if operands else None
     if inner.op_type == "Identity" and first is not None:
         return [first]
+    if inner.domain == STORED_DOMAIN:
+        return [b.tensor(stored_form(inner.op_type, operands))]
+    if inner.op_type == "Cast" and first is not None and first.dtype == attributes["to"].value:
+        return [first]
     if inner.op_type == "CastLike" and len(operands) == 2 and operands[1] is not None:
         to = b.dtype_of(operands[1])
         if first is not None and first.dtype == to:
@@ -141,7 +148,14 @@ def _emit(
     folded = _folded(b, inner, operands, attributes)
     if folded is not None:
         return folded
-    return b.emit(inner.op_type, operands, dict(attributes), outputs=len(inner.outputs), domain=inner.domain)
+    return b.emit(
+        inner.op_type,
+        operands,
+        dict(attributes),
+        outputs=len(inner.outputs),
+        domain=inner.domain,
+        overload=inner.overload,
+    )
 
 
 def _folded(
@@ -151,8 +165,12 @@ def _folded(
     present = [value for value in operands if value is not None]
     if inner.op_type == "Shape" and present:
         dims = dims_of(present[0])
-        if dims is None or not all(isinstance(d, int) for d in dims):
+        asked = None if dims is None else _slice(dims, attributes)
+        if asked is None or not all(isinstance(d, int) for d in asked):
             return None
+        if len(asked) != len(dims or ()):
+            return [b.ints([d for d in asked if isinstance(d, int)])]
+        dims = asked
         arrays = [np.empty(dims, np.bool_) if len(dims) == 0 else np.broadcast_to(np.False_, dims)]  # type: ignore[arg-type]
         codes = [ir.DataType.BOOL]
     else:
@@ -182,6 +200,12 @@ def _folded(
     if any(not isinstance(result, np.ndarray | np.generic) or np.size(result) > SMALL for result in results):
         return None
     return [b.tensor(_tensor(np.asarray(result))) for result in results]
+
+
+def _slice(dims: Dims, attributes: Mapping[str, ir.Attr]) -> Dims:
+    """The extents that a Shape with ``start`` and ``end`` asks for."""
+    bounds = [None if name not in attributes else attributes[name].as_int() for name in ("start", "end")]
+    return dims[slice(*bounds)]
 
 
 def _array(tensor: ir.TensorProtocol) -> np.ndarray:

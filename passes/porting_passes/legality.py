@@ -3,6 +3,9 @@
 A node is judged by the rows of its operator. One row that accepts it makes it legal. Otherwise the row that comes
 closest speaks: if its open points are only unknown, the verdict is unknown. Verdicts are kept for (operator, dtypes,
 attributes, and of shapes, constants and neighbours what the operator's rows look at), so equal nodes cost one decision.
+
+A composite operator that no row takes as it is, is legal where one of the set's lowerings writes it in nodes that are
+all legal.
 """
 
 from __future__ import annotations
@@ -14,18 +17,27 @@ from weakref import WeakKeyDictionary
 
 import onnx_ir as ir
 
-from porting_passes.node_view import is_constant, looks_of, view
-from porting_passes.operator_set import OperatorRow, OperatorSet, qualified
+from porting_passes.builder import BuildError
+from porting_passes.constraints import parse
+from porting_passes.decomposition import build
+from porting_passes.lowering import expansion, reasons_against_lowering
+from porting_passes.node_view import EVERYTHING, is_constant, looks_of, view
+from porting_passes.operator_set import LoweringRow, OperatorRow, OperatorSet, qualified
 from porting_passes.row_check import Dims, Node, Reason, chip_dtypes, reasons_against
+from porting_passes.splice import discard
 
 __all__ = ["Dims", "Illegal", "Legal", "Legality", "Reason", "Unknown", "check", "is_constant"]
 
 
 @dataclasses.dataclass(frozen=True)
 class Legal:
-    """row: the row that accepts the node; None where the surface takes operators that no row names."""
+    """row: the row that accepts the node; None where the surface takes operators that no row names.
+
+    lowering: for a composite operator that the surface takes in other nodes only, how it is written in them.
+    """
 
     row: OperatorRow | None = None
+    lowering: LoweringRow | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,18 +65,60 @@ def check(node: ir.Node, operator_set: OperatorSet, opset: int, dims: Dims | Non
     A composite operator is judged by the rows that implement it. Bodies of control-flow nodes are not entered.
     """
     dims = dims or {}
-    looks = looks_of(operator_set.features(node.domain, node.op_type))
+    lowerings = operator_set.lowerings_of(node.domain, node.op_type)
+    looks = EVERYTHING if lowerings else looks_of(operator_set.features(node.domain, node.op_type))
     seen = view(node, opset, looks)
     attributes = tuple(sorted((n, tuple(v) if isinstance(v, list) else v) for n, v in seen.attributes.items()))
     key = (
-        *(seen.domain, seen.op_type, opset, seen.inputs, seen.outputs, attributes),
+        *(seen.domain, seen.op_type, seen.form, opset, seen.inputs, seen.outputs, attributes),
         tuple(sorted(dims.items())) if "shape" in looks else (),
     )
     known = _VERDICTS.setdefault(operator_set, {})
     verdict = known.get(key)
     if verdict is None:
-        verdict = known[key] = _judge(seen, operator_set, dims)
+        if lowerings:
+            verdict = _judge_lowerings(node, seen, lowerings, operator_set, dims)
+        else:
+            verdict = _judge(seen, operator_set, dims)
+        known[key] = verdict
     return verdict
+
+
+def _judge_lowerings(
+    node: ir.Node, seen: Node, lowerings: Sequence[LoweringRow], operator_set: OperatorSet, dims: Dims
+) -> Legality:
+    """The verdict of the lowering that comes closest: first one that the attributes mean, then one that applies."""
+    closest: tuple[Any, list[Reason]] | None = None
+    for lowering in lowerings:
+        own = reasons_against_lowering(lowering, seen, dims)
+        reasons = own or reasons_against_nodes(lowering, node, operator_set, seen.opset, dims)
+        if not reasons:
+            return Legal(lowering=lowering)
+        other_form = sum(not parse(reason.allowed).operands for reason in own if "attr(" in reason.allowed)
+        distance = (other_form, bool(own), _distance(reasons))
+        if closest is None or distance < closest[0]:
+            closest = distance, reasons
+    return _verdict(closest[1] if closest is not None else [])
+
+
+def reasons_against_nodes(
+    lowering: LoweringRow, node: ir.Node, operator_set: OperatorSet, opset: int, dims: Dims
+) -> list[Reason]:
+    """Why the surface does not take the nodes that a lowering makes of ``node``."""
+    try:
+        builder, _ = build(node, expansion(lowering, operator_set, opset), opset)
+    except BuildError as error:
+        return [Reason(f"lowering {lowering.name}", str(error), "a form at this opset", "; ".join(lowering.source))]
+    try:
+        verdicts = [(new, check(new, operator_set, opset, dims)) for new in builder.nodes]
+    finally:
+        discard(builder.nodes)
+    return [
+        dataclasses.replace(reason, rule=f"{qualified(new.domain, new.op_type)}: {reason.rule}")
+        for new, verdict in verdicts
+        if not isinstance(verdict, Legal)
+        for reason in verdict.reasons
+    ]
 
 
 def _judge(node: Node, operator_set: OperatorSet, dims: Dims) -> Legality:

@@ -18,6 +18,7 @@ from porting_passes.inference import attribute_key, type_key
 from porting_passes.inline_body import inlining
 from porting_passes.legality import Dims, Illegal, Legal, Reason, Unknown, check
 from porting_passes.node_facts import used
+from porting_passes.node_view import filled
 from porting_passes.operator_set import OperatorSet, qualified
 from porting_passes.rewrite import Applied
 from porting_passes.splice import Names, discard
@@ -219,7 +220,8 @@ class Legalize(ir.passes.InPlacePass):
         if attributes is None:
             return None
         return (
-            *(node.domain, node.op_type, attributes, tuple(type_key(v) for v in node.inputs)),
+            *(node.domain, node.op_type, node.overload, attributes, tuple(type_key(v) for v in node.inputs)),
+            tuple(filled(v) for v in node.inputs) if node.domain else (),
             tuple((type_key(v), used(v), v.is_graph_output()) for v in node.outputs),
         )
 

@@ -8,9 +8,11 @@ from typing import Any
 
 import onnx_ir as ir
 
+from porting_passes.constants import constant_of
 from porting_passes.constraints import Operand
 from porting_passes.operator_set import qualified
 from porting_passes.row_check import Node
+from porting_passes.stored import is_stored
 
 _FEATURE = {
     **dict.fromkeys(("rank", "dim", "shape", "static"), "shape"),
@@ -18,11 +20,13 @@ _FEATURE = {
 }
 
 
-EVERYTHING = frozenset(("shape", "constant", "neighbours"))
+EVERYTHING = frozenset(("shape", "constant", "neighbours", "filled"))
+SMALL = 4096
+"""Elements up to which the contents of a constant can take part in a limit."""
 
 
 def looks_of(features: Iterable[str]) -> frozenset[str]:
-    """What constraints that use these functions look at beyond dtypes and attributes: shape, constant, neighbours."""
+    """What constraints that use these functions look at beyond dtypes and attributes: see EVERYTHING."""
     return frozenset(_FEATURE.get(feature, feature) for feature in features) & EVERYTHING
 
 
@@ -31,6 +35,7 @@ def view(node: ir.Node, opset: int, looks: frozenset[str] = EVERYTHING) -> Node:
     return Node(
         domain=node.domain,
         op_type=node.op_type,
+        form=node.overload,
         opset=opset,
         inputs=tuple(_operand(value, looks) for value in node.inputs),
         outputs=tuple(_operand(value, looks) for value in node.outputs),
@@ -64,9 +69,19 @@ def _operand(value: ir.Value | None, looks: frozenset[str]) -> Operand | None:
         dtype=None if dtype is None or dtype == ir.DataType.UNDEFINED else dtype_name(dtype),
         shape=shape,
         constant="constant" in looks and is_constant(value),
+        filled=filled(value) if "filled" in looks else None,
         producer=producer,
         consumers=tuple(sorted(consumers)),
     )
+
+
+def filled(value: ir.Value | None) -> float | None:
+    """The number that every element of a small constant is; None where they differ, and for what is not read."""
+    tensor = constant_of(value)
+    if tensor is None or not 0 < tensor.size <= SMALL or is_stored(tensor) or not tensor.dtype.is_floating_point():
+        return None
+    numbers = tensor.numpy().reshape(-1)
+    return float(numbers[0]) if bool((numbers == numbers[0]).all()) else None
 
 
 @functools.cache

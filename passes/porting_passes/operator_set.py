@@ -3,7 +3,9 @@
 The JSON form of a set (described in docs/operator-sets.md) has ``surface``, ``opset`` (the one to export), ``unlisted``
 (the verdict on an operator that no row names), ``unlisted_reason``, ``sources``, ``rows``, ``refused`` (operators with
 a reason), ``refused_dtypes`` (dtypes that the chip does not have), ``converted_dtypes`` (dtypes that the surface
-replaces by others before it looks at a row) and ``library`` (what the chip has and the surface is not known to take).
+replaces by others before it looks at a row), ``library`` (what the chip has and the surface is not known to take) and
+``lowerings`` (how composite operators are written in operators of the rows). A set is a file, or a folder of files:
+``surface.json`` and, a family of operators each, files with ``rows``, ``lowerings`` and the ``defaults`` of their rows.
 """
 
 from __future__ import annotations
@@ -11,141 +13,64 @@ from __future__ import annotations
 import dataclasses
 import functools
 import json
-from collections.abc import Callable, Mapping
-from typing import Any, Literal, Protocol, get_args
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Protocol, get_args
 
-from porting_kernels.errors import PortingError
+from porting_passes.call_text import parse_call
 from porting_passes.constraints import parse
+from porting_passes.operator_rows import (
+    AttributeRow,
+    ConstraintRow,
+    Evidence,
+    FollowRow,
+    LoweringRow,
+    OperandRow,
+    OperatorRow,
+    OperatorSetError,
+    Refusal,
+    Unlisted,
+    Verdict,
+    lowering_row,
+    operator_row,
+    qualified,
+)
 
-Evidence = Literal["doc", "vendor table", "parser source", "public consumer", "measured", "assumed"]
-Verdict = Literal["illegal", "unknown"]
-Unlisted = Literal["illegal", "unknown", "legal"]
+__all__ = [
+    "AttributeRow",
+    "ConstraintRow",
+    "Evidence",
+    "FollowRow",
+    "LoweringRow",
+    "OperandRow",
+    "OperatorRow",
+    "OperatorSet",
+    "OperatorSetError",
+    "Refusal",
+    "TextFile",
+    "Unlisted",
+    "Verdict",
+    "qualified",
+]
 
 
 class TextFile(Protocol):
-    """A path, or a file inside an installed package."""
+    """A path, or a file or folder inside an installed package."""
+
+    @property
+    def name(self) -> str:
+        """The last part of its path."""
 
     def read_text(self, encoding: str | None = None) -> str:
         """The whole text."""
 
+    def is_dir(self) -> bool:
+        """Whether it is a folder."""
 
-class OperatorSetError(PortingError):
-    """A data file of operators that contradicts itself."""
+    def iterdir(self) -> Iterable[Any]:
+        """What is in the folder."""
 
-
-@dataclasses.dataclass(frozen=True)
-class OperandRow:
-    """One input or output.
-
-    dtypes: ONNX names in lower case; None: the source states none, so none is refused.
-    operand: its position in the composite operator that the row implements, where that differs from its position
-    here. packer: the named conversion that makes this operand's stored form from the composite's; ``dtypes`` are those
-    of the stored form.
-    """
-
-    name: str
-    dtypes: tuple[str, ...] | None = None
-    optional: bool = False
-    variadic: bool = False
-    operand: int | None = None
-    packer: str | None = None
-
-
-@dataclasses.dataclass(frozen=True)
-class ConstraintRow:
-    """A limit. expression: None where the language cannot say it: such a text is shown, never decided.
-
-    verdict: the answer when the limit is not kept; ``unknown`` where the public contract ends there.
-    composite: a limit on the composite operator that the row implements, and on its attributes; not on the row's own.
-    """
-
-    text: str
-    expression: str | None
-    source: str
-    verdict: Verdict = "illegal"
-    composite: bool = False
-
-
-@dataclasses.dataclass(frozen=True)
-class AttributeRow:
-    """How an attribute of the row's operator is made from the composite's: taken ``from_`` one of it, or ``constant``.
-
-    type: float, int, string, ints or floats. values: (composite's value, row's value) where the two codes differ.
-    default: the value that counts when the node does not give the attribute. required: the node must give it.
-    """
-
-    name: str
-    type: str
-    from_: str | None = None
-    constant: Any = None
-    values: tuple[tuple[Any, Any], ...] = ()
-    default: Any = None
-    required: bool = False
-
-    def convert(self, value: Any) -> Any:
-        """The row's value for the composite's. Raises OperatorSetError for a value that has no counterpart."""
-        if self.values:
-            for ours, theirs in self.values:
-                if ours == value:
-                    return theirs
-            allowed = ", ".join(str(ours) for ours, _ in self.values)
-            raise OperatorSetError(f"attribute {self.name} has no code for {value!r}", required=allowed, met=value)
-        return float(value) if self.type == "float" else value
-
-
-@dataclasses.dataclass(frozen=True)
-class FollowRow:
-    """One more node behind the row's own: ``operator`` of the row's output and the composite's input ``operand``.
-
-    Only where that input is present, e.g. the bias of a matrix product whose operator has no place for one.
-    """
-
-    operator: str
-    operand: int
-
-
-@dataclasses.dataclass(frozen=True)
-class OperatorRow:
-    """One accepted form of an operator. opset: versions of ai.onnx at which it is accepted, both included.
-
-    lowers_to: the surface's own operators. since, until: toolkit versions, where they are known.
-    """
-
-    operator: str
-    domain: str
-    opset: tuple[int, int]
-    inputs: tuple[OperandRow, ...] | None
-    outputs: tuple[OperandRow, ...] | None
-    source: tuple[str, ...]
-    evidence: Evidence
-    form: str = ""
-    implements: str | None = None
-    combinations: tuple[tuple[str | None, ...], ...] = ()
-    attributes: tuple[AttributeRow, ...] = ()
-    follow: FollowRow | None = None
-    constraints: tuple[ConstraintRow, ...] = ()
-    since: str | None = None
-    until: str | None = None
-    lowers_to: tuple[str, ...] = ()
-    notes: tuple[str, ...] = ()
-
-    @property
-    def name(self) -> str:
-        """The operator for people, with the row's form where it has one."""
-        return qualified(self.domain, self.operator) + (f" ({self.form})" if self.form else "")
-
-    @property
-    def operands(self) -> tuple[OperandRow, ...]:
-        """Inputs, then outputs."""
-        return (self.inputs or ()) + (self.outputs or ())
-
-
-@dataclasses.dataclass(frozen=True)
-class Refusal:
-    """Something that the surface is known not to take."""
-
-    reason: str
-    source: str
+    def joinpath(self, name: str, /) -> Any:
+        """What the folder has under a name."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -165,6 +90,7 @@ class OperatorSet:
     converted_dtypes: Mapping[str, str] = dataclasses.field(default_factory=dict)
     library: Mapping[str, str] = dataclasses.field(default_factory=dict)
     sources: tuple[str, ...] = ()
+    lowerings: tuple[LoweringRow, ...] = ()
 
     @functools.cached_property
     def _features(self) -> dict[tuple[str, str], frozenset[str]]:
@@ -189,6 +115,7 @@ class OperatorSet:
         key = (domain, op_type)
         if key not in self._features:
             limits = [limit for row in self.find(domain, op_type) for limit in row.constraints]
+            limits += [limit for row in self.lowerings_of(domain, op_type) for limit in row.constraints]
             used = [parse(limit.expression).features for limit in limits if limit.expression is not None]
             self._features[key] = frozenset().union(*used)
         return self._features[key]
@@ -196,6 +123,21 @@ class OperatorSet:
     def implementing(self, composite: str) -> tuple[OperatorRow, ...]:
         """The rows that implement a composite operator, e.g. ``porting.Quantize``, in the order to try them."""
         return tuple(row for row in self.rows if row.implements == composite)
+
+    def lowerings_of(self, domain: str, op_type: str) -> tuple[LoweringRow, ...]:
+        """The ways to write a composite operator, in the order to try them."""
+        return self._lowerings.get(qualified(domain, op_type), ())
+
+    @functools.cached_property
+    def _lowerings(self) -> dict[str, tuple[LoweringRow, ...]]:
+        found: dict[str, list[LoweringRow]] = {}
+        for lowering in self.lowerings:
+            found.setdefault(lowering.implements, []).append(lowering)
+        return {name: tuple(rows) for name, rows in found.items()}
+
+    def form(self, domain: str, op_type: str, form: str) -> OperatorRow | None:
+        """The row of one form of an operator."""
+        return next((row for row in self.find(domain, op_type) if row.form == form), None)
 
     @property
     def operator_count(self) -> int:
@@ -205,6 +147,8 @@ class OperatorSet:
     def accepts(self, domain: str, op_type: str, version: int) -> bool:
         """Whether some form of the operator is accepted at an opset, whatever its operands."""
         rows = self.find(domain, op_type)
+        if self.lowerings_of(domain, op_type):
+            return True
         if not rows:
             return self.unlisted == "legal" and qualified(domain, op_type) not in self.refused
         return any(row.opset[0] <= version <= row.opset[1] for row in rows)
@@ -225,13 +169,22 @@ class OperatorSet:
 
     @classmethod
     def load(cls, path: TextFile) -> OperatorSet:
-        """Read a set from its JSON file. OperatorSetError where the file contradicts itself."""
-        return cls.from_json(json.loads(path.read_text(encoding="utf-8")))
+        """Read a set from its JSON file or folder. OperatorSetError where it contradicts itself."""
+        if not path.is_dir():
+            return cls.from_json(json.loads(path.read_text(encoding="utf-8")))
+        data = json.loads(path.joinpath("surface.json").read_text(encoding="utf-8"))
+        rows, lowerings = list(data.get("rows", ())), list(data.get("lowerings", ()))
+        for file in sorted(path.iterdir(), key=lambda file: file.name):
+            if file.name.endswith(".json") and file.name != "surface.json":
+                family = json.loads(file.read_text(encoding="utf-8"))
+                rows += [{**family.get("defaults", {}), **row} for row in family.get("rows", ())]
+                lowerings += family.get("lowerings", ())
+        return cls.from_json({**data, "rows": rows, "lowerings": lowerings})
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> OperatorSet:
         """The set that a parsed JSON file describes."""
-        rows = tuple(_row(entry) for entry in data["rows"])
+        rows = tuple(operator_row(entry) for entry in data["rows"])
         result = cls(
             surface=data["surface"],
             opset=data["opset"],
@@ -243,50 +196,15 @@ class OperatorSet:
             converted_dtypes=dict(data.get("converted_dtypes", {})),
             library=dict(data.get("library", {})),
             sources=tuple(data.get("sources", ())),
+            lowerings=tuple(lowering_row(entry) for entry in data.get("lowerings", ())),
         )
         if result.unlisted not in get_args(Unlisted):
             raise OperatorSetError(f"operator set {result.surface}: bad 'unlisted'", met=result.unlisted)
         for row in rows:
             _check(row, result)
+        for lowering in result.lowerings:
+            _check_lowering(lowering, result)
         return result
-
-
-def qualified(domain: str, op_type: str) -> str:
-    """``Type`` for the default domain, ``domain.Type`` for any other."""
-    return op_type if domain in ("", "ai.onnx") else f"{domain}.{op_type}"
-
-
-def _operands(entries: list[dict[str, Any]] | None) -> tuple[OperandRow, ...] | None:
-    if entries is None:
-        return None
-    return tuple(OperandRow(**{**e, "dtypes": tuple(e["dtypes"]) if e.get("dtypes") else None}) for e in entries)
-
-
-def _row(entry: Mapping[str, Any]) -> OperatorRow:
-    fields = dict(entry)
-    fields["opset"] = tuple(fields["opset"])
-    fields["source"] = tuple(fields["source"])
-    fields["notes"] = tuple(fields.get("notes", ()))
-    fields["lowers_to"] = tuple(fields.get("lowers_to", ()))
-    fields["inputs"] = _operands(fields.get("inputs"))
-    fields["outputs"] = _operands(fields.get("outputs"))
-    fields["combinations"] = tuple(tuple(c) for c in fields.get("combinations", ()))
-    fields["constraints"] = tuple(ConstraintRow(**c) for c in fields.get("constraints", ()))
-    fields["attributes"] = tuple(
-        AttributeRow(
-            name=name,
-            type=attribute["type"],
-            from_=attribute.get("from"),
-            constant=attribute.get("constant"),
-            values=tuple((ours, theirs) for ours, theirs in attribute.get("values", ())),
-            default=attribute.get("default"),
-            required=attribute.get("required", False),
-        )
-        for name, attribute in fields.get("attributes", {}).items()
-    )
-    if "follow" in fields:
-        fields["follow"] = FollowRow(**fields["follow"])
-    return OperatorRow(**fields)
 
 
 def _check(row: OperatorRow, operator_set: OperatorSet) -> None:
@@ -299,11 +217,32 @@ def _check(row: OperatorRow, operator_set: OperatorSet) -> None:
     if any(len(c) != len(row.operands) for c in row.combinations):
         raise OperatorSetError(f"{where}: a combination of dtypes does not name every operand")
     own = {operand.name for operand in row.operands}
-    for limit in row.constraints:
+    _check_limits(row.constraints, own, where)
+    if bool(row.body) != bool(row.call):
+        raise OperatorSetError(f"{where}: a body and a call go together", met=row.body or row.call)
+    if row.call:
+        call = parse_call(row.call)
+        strangers = call.names - own - {attribute.name for attribute in row.attributes}
+        unused = {operand.name for operand in row.inputs or ()} - call.names
+        if strangers or unused:
+            raise OperatorSetError(f"{where}: its call does not take the operands it has", met=strangers | unused)
+
+
+def _check_lowering(lowering: LoweringRow, operator_set: OperatorSet) -> None:
+    where = f"operator set {operator_set.surface}, lowering {lowering.name} of {lowering.implements}"
+    if lowering.evidence not in get_args(Evidence) or not lowering.source:
+        raise OperatorSetError(f"{where}: no source, or unknown evidence", met=lowering.evidence)
+    _check_limits(lowering.constraints, None, where)
+
+
+def _check_limits(limits: Iterable[ConstraintRow], own: set[str] | None, where: str) -> None:
+    """Every limit is written in the language and speaks of operands that are there; own: None for any."""
+    for limit in limits:
         if limit.verdict not in get_args(Verdict):
             raise OperatorSetError(f"{where}: bad verdict", met=limit.verdict)
         if limit.expression is None:
             continue
-        strangers = parse(limit.expression).operands - own
+        operands = parse(limit.expression).operands
+        strangers = set() if own is None else operands - own
         if strangers:
             raise OperatorSetError(f"{where}: {limit.expression!r} names operands the row lacks", met=strangers)

@@ -43,7 +43,7 @@ class Reason:
 
 @dataclasses.dataclass(frozen=True)
 class Node:
-    """A node as rows see it. opset: the model's ai.onnx version."""
+    """A node as rows see it. opset: the model's ai.onnx version. form: the one it names of its operator, or ""."""
 
     domain: str
     op_type: str
@@ -51,6 +51,7 @@ class Node:
     inputs: tuple[Operand | None, ...]
     outputs: tuple[Operand | None, ...]
     attributes: Mapping[str, Any]
+    form: str = ""
 
 
 def chip_dtypes(node: Node, operator_set: OperatorSet) -> list[Reason]:
@@ -68,6 +69,8 @@ def reasons_against(row: OperatorRow, node: Node, operator_set: OperatorSet, dim
     source = "; ".join(row.source)
     composite = row.implements == qualified(node.domain, node.op_type)
     reasons: list[Reason] = []
+    if node.form and node.form != row.form:
+        reasons.append(Reason("form", node.form, row.form, source))
     if not row.opset[0] <= node.opset <= row.opset[1]:
         reasons.append(Reason("opset", str(node.opset), f"{row.opset[0]}..{row.opset[1]}", source))
     operands: dict[str, Operand | None] = {}

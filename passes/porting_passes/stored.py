@@ -31,6 +31,10 @@ class StoredView(StoredTensor, Protocol):
         """The last two axes swapped. Reads nothing."""
         ...
 
+    def reshaped(self, shape: Sequence[int]) -> StoredView:
+        """Other leading axes over the same rows; the last axis stays as it is. Reads nothing."""
+        ...
+
     @staticmethod
     def concatenated(views: Sequence[Any], axis: int = 0) -> StoredView:
         """Tensors of this kind, of one dtype, one after the other along an axis. Reads nothing."""
@@ -45,3 +49,20 @@ def is_stored(tensor: ir.TensorProtocol | None) -> TypeGuard[StoredTensor]:
 def is_view(tensor: ir.TensorProtocol | None) -> TypeGuard[StoredView]:
     """Whether it is stored, and can be shown transposed and joined with others of its kind."""
     return is_stored(tensor) and hasattr(tensor, "transposed")
+
+
+class StoredCodes(StoredTensor, Protocol):
+    """The codes of a quantized weight."""
+
+    def paired(self) -> StoredTensor:
+        """int4 codes with two output channels a byte, the even one in the low nibble. Reads nothing."""
+        ...
+
+    def correction(self) -> StoredTensor:
+        """float32, 8 * sum(code * scale) of each output channel. Reads nothing."""
+        ...
+
+
+def is_codes(tensor: ir.TensorProtocol | None) -> TypeGuard[StoredCodes]:
+    """Whether it is stored, and made of a weight while it is read."""
+    return is_stored(tensor) and hasattr(tensor, "paired")

@@ -14,6 +14,7 @@ from porting.cli.options import PATH
 @click.argument("out", type=PATH)
 @click.option("--source", metavar="SOURCE", help="The original, if it is not where port.json says.")
 @click.option("--inputs", type=PATH, metavar="DATA", help="Samples to compare on.  [default: the port's own evidence]")
+@click.option("--runner", metavar="CMD", help="Hold a device to the port too: CMD gets --inputs X.npz --outputs Y.npz.")
 @click.option("--budget", type=PATH, metavar="FILE", help="Limits that go before the default ones (JSON).")
 @options.memory
 @options.threads
@@ -26,6 +27,7 @@ def command(
     out: Path,
     source: str | None,
     inputs: Path | None,
+    runner: str | None,
     budget: Path | None,
     memory: int,
     threads: int,
@@ -52,7 +54,7 @@ def command(
     for path in (junit, html, baseline if update_baseline else None):
         options.require_writable(path)
     before = baselines.load(baseline) if baseline is not None and not update_baseline else None
-    parity = verify(out, source=source, inputs=inputs, budget=budget, memory=memory, threads=threads)
+    parity = verify(out, source=source, inputs=inputs, budget=budget, memory=memory, threads=threads, runner=runner)
     document = parity.to_json()
     print_parity(parity, out)
     failed = parity.verdict == "fail" or (strict and parity.verdict != "pass")

@@ -10,7 +10,7 @@ import onnx_ir as ir
 import torch
 
 from porting.simulation.plan import Observer, Step
-from porting.simulation.planner import Planner, data_of
+from porting.simulation.planner import Bind, Planner, data_of
 from porting.simulation.weight_cache import CachedWeight, WeightCache
 from porting_kernels import dtypes
 from porting_kernels.errors import DtypeError, PortingError, ShapeError
@@ -30,14 +30,25 @@ class Interpreter:
     numerics: how operators compute; with ``float64`` every floating-point value is float64 from the inputs on.
     memory: bytes of a checkpoint's weights that stay in memory between their uses, or a cache that several interpreters
     share; None for all of them.
+    bind, device: calls of something else than our kernels, and where they want constants; see ``Planner``.
 
     Raises UnsupportedOperatorError, when made, for an operator that nothing gives a meaning to. ``run`` may be called
     from several threads at once. It uses torch's intra-op threads as they are set.
     """
 
-    def __init__(self, model: ir.Model, *, numerics: Numerics = EXACT, memory: int | WeightCache | None = None) -> None:
+    def __init__(
+        self,
+        model: ir.Model,
+        *,
+        numerics: Numerics = EXACT,
+        memory: int | WeightCache | None = None,
+        bind: Bind | None = None,
+        device: torch.device | None = None,
+    ) -> None:
         self._numerics = numerics
-        planner = Planner(model, numerics, memory if isinstance(memory, WeightCache) else WeightCache(memory))
+        self._device = device
+        cache = memory if isinstance(memory, WeightCache) else WeightCache(memory)
+        planner = Planner(model, numerics, cache, bind=bind, device=device)
         self._inputs = tuple(model.graph.inputs)
         self._outputs = tuple(model.graph.outputs)
         self._plan, self._slots = planner.main(model.graph)
@@ -134,6 +145,8 @@ class Interpreter:
                     required=_declared(value),
                     met=dtypes.describe(tensor),
                 )
+        if self._device is not None:
+            tensor = tensor.to(self._device)
         return tensor.to(dtypes.promoted(tensor.dtype)) if self._numerics.float64 else tensor
 
 

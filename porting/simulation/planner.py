@@ -27,15 +27,30 @@ from porting_kernels.numerics import Numerics
 
 Call = Callable[..., Any]
 Bindings = Mapping[str, ir.Attr]
+Bind = Callable[[ir.Node, Mapping[str, Any]], "Call | None"]
 
 _GRAPH_TYPES = (ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS)
 
 
 class Planner:
-    """Makes the plans of one model under one numerics."""
+    """Makes the plans of one model under one numerics.
 
-    def __init__(self, model: ir.Model, numerics: Numerics, cache: WeightCache) -> None:
+    bind: the call of a node that does not come from here, asked first; None for the node's own meaning. device: where
+    constants are put.
+    """
+
+    def __init__(
+        self,
+        model: ir.Model,
+        numerics: Numerics,
+        cache: WeightCache,
+        *,
+        bind: Bind | None = None,
+        device: torch.device | None = None,
+    ) -> None:
         self._functions = model.functions
+        self._bind = bind
+        self._device = device
         self._numerics = numerics
         self._tensors: dict[int, tuple[ir.TensorProtocol, torch.Tensor]] = {}
         self._cache = cache
@@ -60,6 +75,8 @@ class Planner:
             value = dtypes.to_torch(tensor.numpy())
             if self._numerics.float64:
                 value = value.to(dtypes.promoted(value.dtype))
+            if self._device is not None:
+                value = value.to(self._device)
             # The key is an address, so the tensor is kept alive beside its value.
             known = self._tensors[id(tensor)] = (tensor, value)
         return known[1]
@@ -80,6 +97,9 @@ class Planner:
         domain = "" if node.domain == "ai.onnx" else node.domain
         version = version_of(node, domain, opsets)
         attributes = _resolved_attributes(node, bindings)
+        bound = None if self._bind is None else self._bind(node, self.attribute_values(attributes))
+        if bound is not None:
+            return _reading(bound, ()) if self.streams else bound
         kernel = registry.lookup(domain, node.op_type, version)
         if kernel is not None:
             call = self._kernel_call(node, kernel, version, attributes)
