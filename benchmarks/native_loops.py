@@ -3,7 +3,7 @@
 python benchmarks/native_loops.py [--json FILE]
 
 The integer product has no loop of its own: torch's int8 product is timed against float32 and float64 ones, which are
-exact too where their sums fit.
+exact too where their sums fit. The weights are 4 Mi elements as well: seconds into 4.19 GB/s of FP8.
 """
 
 from __future__ import annotations
@@ -13,7 +13,14 @@ from typing import Any
 import harness
 
 SIZE = 1 << 22
+ROWS, COLUMNS = 1024, 4096
 LOOPS = ("quantize half_even", "quantize half_away", "quantize half_up", "histogram", "histogram after relu")
+WEIGHTS = {
+    "weight: e4m3 to int8": {"bits": 8},
+    "weight: float32 to int8": {"bits": 8},
+    "weight: int4, searched by row": {"bits": 4, "search": "mse"},
+    "weight: int4, searched by 128": {"bits": 4, "search": "mse", "group": 128},
+}
 PRODUCT = "product 784x1152x128"
 
 
@@ -30,7 +37,10 @@ def prepare(contender: str, case: str, threads: int) -> harness.Run:
 
     torch.set_num_threads(threads)
     torch.manual_seed(0)
-    work = _product(contender) if case == PRODUCT else _loop(contender, case)
+    if case in WEIGHTS:
+        work = _weight(contender, case)
+    else:
+        work = _product(contender) if case == PRODUCT else _loop(contender, case)
 
     def run() -> dict[str, Any]:
         work()
@@ -58,6 +68,35 @@ def _loop(contender: str, case: str) -> Any:
     return lambda: saturate_int8(x * 37.3 + 3, mode)
 
 
+def _weight(contender: str, case: str) -> Any:
+    """One expert's worth of rows, a block of 128 rows at a time, as a pass over a weight takes them."""
+    import torch
+
+    from porting_kernels import fp8, native, weight_quantization
+
+    if contender == "native" and not native.available:
+        raise SystemExit("the native module is not built; see CMakeLists.txt")
+    options: Any = WEIGHTS[case]
+    loop = native.quantize_rows if contender == "native" else weight_quantization.quantize_rows
+    w = torch.randn(ROWS, COLUMNS)
+    scales = torch.rand(fp8.scale_shape(ROWS, COLUMNS)) + 0.1
+    e4m3 = w.mul(30).to(torch.float8_e4m3fn) if "e4m3" in case else None
+    out = torch.empty(128, COLUMNS)
+
+    def work() -> None:
+        for first in range(0, ROWS, 128):
+            part = w[first : first + 128]
+            if e4m3 is not None:
+                if contender == "native":
+                    native.dequantize_blocks(e4m3[first : first + 128], scales, out, first_row=first)
+                    part = out
+                else:
+                    part = fp8.dequantize_blocks(e4m3[first : first + 128], scales, first_row=first)
+            loop(part, **options)
+
+    return work
+
+
 def _product(contender: str) -> Any:
     import torch
 
@@ -77,11 +116,17 @@ def main() -> None:
     loops = []
     for case in LOOPS:
         loops += harness.race(__file__, case, ["native", "torch"], runs=options.runs, threads=options.threads)
+    weights = []
+    for case in WEIGHTS:
+        # The search is seconds in torch.
+        runs = min(options.runs, 5) if "searched" in case else options.runs
+        weights += harness.race(__file__, case, ["native", "torch"], runs=runs, threads=options.threads)
     contenders = ["int8", "float32", "float64"]
     product = harness.race(__file__, PRODUCT, contenders, runs=options.runs, threads=options.threads)
     print(harness.table(loops, baseline="native"))
+    print(harness.table(weights, baseline="native"))
     print(harness.table(product, baseline="int8"))
-    harness.write(options.json, [*loops, *product], threads=options.threads)
+    harness.write(options.json, [*loops, *weights, *product], threads=options.threads)
 
 
 if __name__ == "__main__":

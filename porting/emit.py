@@ -9,10 +9,10 @@ from typing import Any, BinaryIO, Literal
 
 import onnx
 import onnx_ir as ir
-import torch
 
 import porting
-from porting.weights.row_tensor import STREAM, RowTensor
+from porting.embedded_weights import blocks, require_readable, write_with_weights
+from porting.weights.row_tensor import RowTensor
 
 WEIGHTS = "weights.bin"
 WeightPlace = Literal["beside", "embed", "none"]
@@ -86,8 +86,7 @@ class WeightFile:
 
 def _blocks(tensor: ir.TensorProtocol) -> Iterator[bytes | memoryview]:
     if isinstance(tensor, RowTensor):
-        for _, rows in tensor.blocks(STREAM):
-            yield rows.view(-1).view(torch.uint8).numpy().data
+        yield from blocks(tensor)
     else:
         yield tensor.tobytes()
 
@@ -95,17 +94,26 @@ def _blocks(tensor: ir.TensorProtocol) -> Iterator[bytes | memoryview]:
 def write_model(model: ir.Model, path: Path, weights: WeightFile | None) -> None:
     """Write ``model`` to ``path``: bytes depend on nothing but the model.
 
-    weights=None embeds every tensor; protobuf then bounds the file at 2 GiB (OverflowError beyond).
+    weights=None embeds every tensor, a checkpoint's by blocks; a file that is then too large for protobuf is a
+    UsageError.
     The exporter's own metadata is left out: it holds paths of the machine and is in provenance.jsonl.
     """
     originals: list[tuple[ir.Value, ir.TensorProtocol]] = []
-    for graph in model.graphs():
-        for value in graph.initializers.values():
-            tensor = value.const_value
-            if tensor is not None and tensor.dtype != ir.DataType.STRING:
-                originals.append((value, tensor))
-                value.const_value = _placed(tensor, weights)
+    embedded: dict[str, RowTensor] = {}
     try:
+        for graph in model.graphs():
+            for value in graph.initializers.values():
+                tensor = value.const_value
+                if tensor is None or tensor.dtype == ir.DataType.STRING:
+                    continue
+                originals.append((value, tensor))
+                if weights is None and isinstance(tensor, RowTensor) and graph is model.graph:
+                    embedded[str(value.name)] = tensor
+                    value.const_value = _nowhere(tensor, str(value.name))
+                else:
+                    value.const_value = _placed(tensor, weights)
+        if weights is None:
+            require_readable(sum(tensor.nbytes for _, tensor in originals))
         proto = ir.to_proto(model)
     finally:
         for value, tensor in originals:
@@ -123,7 +131,19 @@ def write_model(model: ir.Model, path: Path, weights: WeightFile | None) -> None
     )
     if proto.functions:
         proto.ir_version = max(proto.ir_version, 10 if any(f.overload for f in proto.functions) else 8)
-    path.write_bytes(proto.SerializeToString(deterministic=True))
+    if not embedded:
+        path.write_bytes(proto.SerializeToString(deterministic=True))
+        return
+    for tensor in proto.graph.initializer:
+        if tensor.name in embedded:
+            tensor.ClearField("external_data")
+            tensor.ClearField("data_location")
+    write_with_weights(proto, embedded, path)
+
+
+def _nowhere(tensor: RowTensor, name: str) -> ir.ExternalTensor:
+    """Name, type and shape of a tensor, which serialize without its contents."""
+    return ir.ExternalTensor("", 0, tensor.nbytes, tensor.dtype, shape=tensor.shape, name=name)
 
 
 def _placed(tensor: ir.TensorProtocol, weights: WeightFile | None) -> ir.TensorProtocol:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import onnx_ir as ir
 
 from porting import frontends, manifest
-from porting.data import open_data
+from porting.data import Data, open_data
 from porting.errors import InvalidInputError
 from porting.frontends import Source
 from porting.measurement import measure_port
@@ -18,6 +19,46 @@ from porting.port_folder import INPUTS, PARITY, PortFolder
 from porting.runner.checks import runner_checks, with_checks
 from porting.runner.protocol import Runner
 from porting_passes.bind_shapes import bind_shapes
+
+
+@dataclasses.dataclass(frozen=True)
+class Opened:
+    """A port beside what it was made from. model: the unrewritten import with the port's shapes."""
+
+    port: PortFolder
+    source: Source
+    model: ir.Model
+
+    @property
+    def dims(self) -> dict[str, tuple[int, int]]:
+        """Intervals of the symbols that the port keeps."""
+        return {name: (low, high) for name, (low, high) in self.port.manifest["dims"].items()}
+
+    def data(self, inputs: Path | None) -> Data:
+        """The samples in ``inputs``, or those that the port keeps as evidence."""
+        evidence = self.port.path / INPUTS
+        if inputs is None and not evidence.exists():
+            raise InvalidInputError(f"{self.port.path} holds no inputs to compare on", fix="--inputs DATA")
+        return open_data(inputs or evidence, self.source, self.model.graph.inputs, self.dims)
+
+
+def open_port(out: Path, source: str | None = None) -> Opened:
+    """A port and its source; source overrides the recorded path.
+
+    Raises InvalidInputError when a file of the port or the source is not what the port was made from.
+    """
+    port = PortFolder.open(out)
+    manifest.check_files(out, port.manifest)
+    loaded = frontends.load(source or port.manifest["source"]["path"])
+    recorded = port.manifest["source"]["digest"]
+    if f"sha256:{loaded.digest}" != recorded:
+        raise InvalidInputError(
+            f"source {loaded.text} is not what {out} was made from",
+            required=recorded,
+            met=f"sha256:{loaded.digest}",
+            fix="--source PATH of the original, or port again",
+        )
+    return Opened(port, loaded, _as_ported(loaded, port))
 
 
 def verify(
@@ -36,27 +77,12 @@ def verify(
     whose outputs are held against the simulation as well. Raises InvalidInputError when a file of the port
     or the source is not what the port was made from.
     """
-    port = PortFolder.open(out)
-    manifest.check_files(out, port.manifest)
-    loaded = frontends.load(source or port.manifest["source"]["path"])
-    recorded = port.manifest["source"]["digest"]
-    if f"sha256:{loaded.digest}" != recorded:
-        raise InvalidInputError(
-            f"source {loaded.text} is not what {out} was made from",
-            required=recorded,
-            met=f"sha256:{loaded.digest}",
-            fix="--source PATH of the original, or port again",
-        )
-    model = _as_ported(loaded, port)
-    evidence = out / INPUTS
-    if inputs is None and not evidence.exists():
-        raise InvalidInputError(f"{out} holds no inputs to verify with", fix="--inputs DATA")
-    dims = {name: (low, high) for name, (low, high) in port.manifest["dims"].items()}
-    samples, limits = open_data(inputs or evidence, loaded, model.graph.inputs, dims), load_budget(budget)
+    opened = open_port(out, source)
+    samples, limits = opened.data(inputs), load_budget(budget)
     parity = measure_port(
-        port,
-        loaded,
-        model,
+        opened.port,
+        opened.source,
+        opened.model,
         samples,
         inputs="user" if inputs is not None else _whose(out),
         budget=limits,
@@ -65,7 +91,7 @@ def verify(
     )
     if runner is None:
         return parity
-    return with_checks(parity, runner_checks(Runner(runner), port, samples, limits))
+    return with_checks(parity, runner_checks(Runner(runner), opened.port, samples, limits))
 
 
 def _as_ported(source: Source, port: PortFolder) -> ir.Model:

@@ -79,9 +79,35 @@ def gating_top_k(
         outside = torch.ones(grouped.shape[:-1], dtype=torch.bool).scatter_(-1, best, False)
         biased = grouped.masked_fill(outside.unsqueeze(-1), mask_value).flatten(-2)
     ids = _highest(biased, k)
-    weights = scores.gather(-1, ids)
-    if after_top_k:
-        weights = SCORES[score](weights)
+    source = wide if after_top_k else scores
+    return _weights(source, ids, score if after_top_k else None, renormalize, scale, epsilon), ids
+
+
+def gating_weights(
+    logits: torch.Tensor,
+    ids: torch.Tensor,
+    *,
+    score: str = "softmax",
+    after_top_k: int = 0,
+    renormalize: int = 0,
+    scale: float = 1.0,
+    epsilon: float = 0.0,
+) -> torch.Tensor:
+    """The weights that :func:`gating_top_k` gives to experts that were chosen elsewhere.
+
+    logits: (N, E); ids: (N, k) int64, any experts in any order. Returns (N, k) float32 (float64 for float64 logits).
+    """
+    wide = logits.to(torch.promote_types(logits.dtype, torch.float32))
+    source = wide if after_top_k else SCORES[score](wide)
+    return _weights(source, ids, score if after_top_k else None, renormalize, scale, epsilon)
+
+
+def _weights(
+    source: torch.Tensor, ids: torch.Tensor, late_score: str | None, renormalize: int, scale: float, epsilon: float
+) -> torch.Tensor:
+    weights = source.gather(-1, ids)
+    if late_score is not None:
+        weights = SCORES[late_score](weights)
     if renormalize:
         weights = weights / (weights.sum(-1, keepdim=True) + epsilon)
-    return weights * scale, ids
+    return weights * scale

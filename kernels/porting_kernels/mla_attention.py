@@ -2,11 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import torch
 
-from porting_kernels.errors import ShapeError
+from porting_kernels.errors import ShapeError, UnsupportedOperatorError
 from porting_kernels.precision import rounds_once
 from porting_kernels.registry import kernel
+
+RESERVED = {6: "the latent of earlier positions", 7: "the rotary keys of earlier positions"}
+"""Operands that are named and have no meaning yet."""
+
+
+def refuse_reserved(given: Iterable[int], where: object = None) -> None:
+    """Raise UnsupportedOperatorError when one of the operands at these places is a reserved one."""
+    met = [f"operand {index}, {RESERVED[index]}" for index in given if index in RESERVED]
+    if met:
+        raise UnsupportedOperatorError(
+            "MLAAttention takes no cache yet",
+            required="operands 6 and 7, which are reserved for it, left out",
+            met=" and ".join(met),
+            where=where,
+            fix="concatenate them in front of latent and k_rope, which may be longer than the query",
+        )
 
 
 @kernel("MLAAttention", domain="porting", owns_result=True)
@@ -18,6 +36,8 @@ def mla_attention(
     k_rope: torch.Tensor,
     kv_b: torch.Tensor,
     mask: torch.Tensor | None = None,
+    past_latent: torch.Tensor | None = None,
+    past_rope: torch.Tensor | None = None,
     *,
     scale: float,
     is_causal: int = 0,
@@ -33,8 +53,10 @@ def mla_attention(
     absorbed changes the order of the products, not the meaning: the key's part of kv_b is multiplied into the query and
     the value's part into the result, so that attention runs over the latent itself, with C + R numbers a position, as
     chips do when they decode. DeepSeek's inference/model.py has both orders (attn_impl naive and absorb); transformers
-    has the expanded one. Raises ShapeError when the operands do not fit.
+    has the expanded one. Raises ShapeError when the operands do not fit, UnsupportedOperatorError for past_latent and
+    past_rope, which are reserved.
     """
+    refuse_reserved(index for index, past in ((6, past_latent), (7, past_rope)) if past is not None)
     heads, nope = q_nope.shape[1], q_nope.shape[3]
     per_head, rest = divmod(kv_b.shape[1], heads)
     if rest or per_head <= nope or latent.shape[2] != kv_b.shape[0] or q_rope.shape[3] != k_rope.shape[3]:

@@ -6,6 +6,7 @@ import ml_dtypes
 import onnx_ir as ir
 
 from porting_passes.inference import dims_of
+from porting_passes.node_facts import attribute, operand
 from porting_passes.pattern_facts import number_of
 
 _LAYOUT = ("Unsqueeze", "Expand", "Identity")
@@ -14,14 +15,16 @@ _LAYOUT = ("Unsqueeze", "Expand", "Identity")
 def is_causal(mask: ir.Value) -> bool:
     """Whether a mask [..., queries, keys] is 0 where key <= query and as low as its dtype goes elsewhere.
 
-    Queries and keys are one range 0, 1, 2 ..., compared along the last two axes. Such a low score has a weight of
-    exactly 0 beside the query's own key, which is never masked: leaving it out changes no bit of a softmax.
+    Queries and keys are one range 0, 1, 2 ..., compared along the last two axes, or the mask is the part above the
+    diagonal of a matrix of that number. Such a low score has a weight of exactly 0 beside the query's own key, which is
+    never masked: leaving it out changes no bit of a softmax.
     """
+    if _is_triangle(mask):
+        return True
     where = _made_by(mask, "Where")
     if where is None or mask.dtype is None or not mask.dtype.is_floating_point():
         return False
-    low = number_of(where.inputs[2])
-    if number_of(where.inputs[1]) != 0 or low is None or low > float(ml_dtypes.finfo(mask.dtype.numpy()).min):
+    if number_of(where.inputs[1]) != 0 or not _is_lowest(where.inputs[2], mask.dtype):
         return False
     compared = _made_by(_above(where.inputs[0]), "LessOrEqual", "GreaterOrEqual")
     if compared is None:
@@ -30,6 +33,27 @@ def is_causal(mask: ir.Value) -> bool:
     lengths = [_length_along(keys, -1), _length_along(queries, -2)]
     dims = dims_of(mask)
     return None not in lengths and lengths[0] is lengths[1] and dims is not None and dims[-1] == dims[-2]
+
+
+def _is_lowest(value: ir.Value | None, dtype: ir.DataType) -> bool:
+    low = number_of(value)
+    return low is not None and low <= float(ml_dtypes.finfo(dtype.numpy()).min)
+
+
+def _is_triangle(mask: ir.Value) -> bool:
+    """torch.full(...).triu(1) of a square matrix."""
+    trilu, dims = _made_by(mask, "Trilu"), dims_of(mask)
+    if trilu is None or dims is None or len(dims) < 2 or dims[-1] is None or dims[-1] != dims[-2]:
+        return False
+    filled = _made_by(trilu.inputs[0], "Expand")
+    return (
+        attribute(trilu, "upper", 1) == 1
+        and number_of(operand(trilu, 1)) == 1
+        and filled is not None
+        and mask.dtype is not None
+        and mask.dtype.is_floating_point()
+        and _is_lowest(filled.inputs[0], mask.dtype)
+    )
 
 
 def _length_along(value: ir.Value | None, axis: int) -> ir.Value | None:

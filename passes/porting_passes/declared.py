@@ -76,6 +76,10 @@ class DeclaredTensor:
         *outer, height, width = self._dims
         return DeclaredTensor(self._dtype, (*outer, width, height), lambda look_up: self._make(look_up).transposed())
 
+    def reshaped(self, shape: Sequence[int]) -> DeclaredTensor:
+        """Other leading axes over the same rows; the last axis stays."""
+        return DeclaredTensor(self._dtype, shape, lambda look_up: self._make(look_up).reshaped(shape))
+
     @staticmethod
     def concatenated(views: Sequence[DeclaredTensor], axis: int = 0) -> DeclaredTensor:
         """One after the other along an axis."""

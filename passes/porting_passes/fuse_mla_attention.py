@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
+from porting_passes import absorbed_attention
 from porting_passes.causal_mask import is_causal
 from porting_passes.contract import Contract, Example
 from porting_passes.halves import last_extent
@@ -110,7 +111,7 @@ def _replacement(
         dtype = operands[0].dtype
         assert dtype is not None
         mask = op.constant(np.zeros((1, 1, 1, 1), dtype.numpy()), "no_mask")
-    result: ir.Value = op.MLAAttention(*operands, mask, scale=scale, is_causal=is_causal, _domain="porting")
+    result: ir.Value = op.MLAAttention(*operands, mask, scale=scale, is_causal=is_causal, absorbed=0, _domain="porting")
     return result
 
 
@@ -161,16 +162,23 @@ def _examples(rng: np.random.Generator) -> Iterable[Example]:
     yield one("values of the keys", "a = Add(c, m)", applies=False, change=("MatMul(p, v)", "MatMul(p, k)"))
 
 
-REWRITES = (Search("fuse_mla_attention", ("", "Reshape"), _match, _replacement, _CONTRACT, _examples),)
+REWRITES = (
+    Search("fuse_mla_attention", ("", "Reshape"), _match, _replacement, _CONTRACT, _examples),
+    absorbed_attention.SEARCH,
+)
 
 
 class FuseMLAAttention(RewritePass):
-    """Multi-head latent attention (DeepSeek-V2 and -V3), in its expanded form, as one operator.
+    """Multi-head latent attention (DeepSeek-V2 and -V3) as one operator, which keeps the order of the products.
 
-    1. Keys [k_nope, k_rope] and values from one product of a latent with a weight, k_rope shared by the heads, scores
-       scaled by a number, with or without a mask, softmax, values, heads joined: fuse, the weight included.
-    2. A mask that is provably the causal one becomes the attribute is_causal; another one stays an operand.
-    3. A scale that is computed, parts of other widths, inner values that something else reads: leave.
+    1. Expanded. Keys [k_nope, k_rope] and values from one product of a latent with a weight, k_rope shared by the
+       heads, scores scaled by a number, with or without a mask, softmax, values, heads joined: fuse, weight included.
+    2. Absorbed. A part of a weight multiplied into the query, scores over latent and rotary keys (two products, or one
+       of both side by side), the latent as values, the other part of the weight multiplied into the result, in Einsum
+       or MatMul of any layout: fuse. The two parts of kv_b, or two weights, become one weight without being read;
+       stored weights in an order that only reading could change (the heads between latent and key): leave.
+    3. A mask that is provably the causal one becomes the attribute is_causal; another one stays an operand.
+    4. A scale that is computed, parts of other widths, inner values that something else reads: leave.
     """
 
     def __init__(self, *, accepts: Accepts | None = None) -> None:

@@ -14,7 +14,7 @@ from porting_passes.builder import Builder, BuildError
 from porting_passes.contract import Contract
 from porting_passes.decomposition import Decomposition
 from porting_passes.inference import SMALL, Dims, constant_tensor, dims_of
-from porting_passes.operators import BODIES, SINCE
+from porting_passes.operators import BODIES, FLAT, SINCE
 from porting_passes.schemas import schema
 from porting_passes.stored_forms import STORED_DOMAIN, stored_form
 
@@ -30,9 +30,9 @@ def body_of(node: ir.Node, opset: int, functions: Functions) -> ir.Function | No
     local = functions.get(node.op_identifier())
     if local is not None:
         return local
-    composite = BODIES.get((node.domain, node.op_type))
-    if composite is not None:
-        return composite(opset) if opset >= SINCE[node.domain, node.op_type] else None
+    key = node.domain, node.op_type
+    if key in BODIES:
+        return (FLAT.get(key) or BODIES[key])(opset) if opset >= SINCE[key] else None
     definition = schema(node.domain, node.op_type, opset)
     if definition is None:
         return None
@@ -86,6 +86,8 @@ def _same_meaning(proto: onnx.FunctionProto, opset: int) -> bool:
 
 def inline(b: Builder, node: ir.Node, body: ir.Function) -> Sequence[ir.Value | None]:
     """Emit the nodes of ``body`` for the operands and attributes of ``node``; what is constant is computed."""
+    if len(node.inputs) > len(body.inputs):
+        raise BuildError(f"{node.op_type} has {len(node.inputs)} operands, its body {len(body.inputs)}")
     values: dict[ir.Value, ir.Value | None] = dict.fromkeys(body.inputs)
     values.update(zip(body.inputs, node.inputs, strict=False))
     for inner in body:

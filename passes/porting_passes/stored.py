@@ -31,6 +31,10 @@ class StoredView(StoredTensor, Protocol):
         """The last two axes swapped. Reads nothing."""
         ...
 
+    def reshaped(self, shape: Sequence[int]) -> StoredView:
+        """Other leading axes over the same rows; the last axis stays as it is. Reads nothing."""
+        ...
+
     @staticmethod
     def concatenated(views: Sequence[Any], axis: int = 0) -> StoredView:
         """Tensors of this kind, of one dtype, one after the other along an axis. Reads nothing."""

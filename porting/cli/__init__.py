@@ -18,9 +18,11 @@ COMMANDS = {
     "backends": "List the registered backends with their surfaces, operator counts and schemes.",
     "check": "Say which nodes of SOURCE have no legal form on a backend, and why.",
     "doctor": "Show versions, the native module, and backends that failed to load.",
+    "explain": "Say what a node, value or module of the source became in a port.",
     "port": "Port SOURCE to a backend: rewrite, quantize, emit, and prove parity.",
     "reference": "Run SOURCE on CPU in float32.",
     "run": "Run a port of a Python surface with the vendor's calls.",
+    "sensitivity": "Rank the quantized layers of a port by what is gained when they stay in float.",
     "simulate": "Run a port on CPU with the chip's arithmetic.",
     "verify": "Measure the parity of a port against its source.",
 }

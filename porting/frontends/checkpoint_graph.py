@@ -19,12 +19,13 @@ import onnx_ir as ir
 import torch
 
 from porting.errors import InvalidModelError
-from porting.frontends import checkpoint_translations, origin
+from porting.frontends import checkpoint_translations, layer_copies, origin, repeated_layers
 from porting_passes.eliminate_dead_code import EliminateDeadCode
 from porting_passes.eliminate_identity import EliminateIdentity
 
 OPSET = 20
 DIMS = ("batch", "sequence")
+_log = logging.getLogger(__name__)
 
 
 def instantiate(config: Any, *, experts: str = "grouped_mm") -> Any:
@@ -56,6 +57,33 @@ def export(module: Any) -> ir.Model:
     Initializers have the names of the module's parameters and buffers. Raises InvalidModelError, with the operator
     and the place in the model's code, for what torch.export or the ONNX exporter does not take.
     """
+    model = _export_repeated(module) or _export_whole(module)
+    origin.stamp(model)
+    _bind_computed(model, module)
+    EliminateIdentity()(model)
+    EliminateDeadCode()(model)
+    for node in model.graph:
+        node.meta.clear()  # it holds the traced program, several times the size of the graph
+    return model
+
+
+def _export_repeated(module: Any) -> ir.Model | None:
+    """Every layer from a trace with two of each run of equal ones; None where that is not certain to be the same."""
+    runs = repeated_layers.find_runs(module)
+    if not runs:
+        return None
+    try:
+        with repeated_layers.skipping(module, runs):
+            model = _export_whole(module)
+        for run in runs:
+            layer_copies.stamp_out(model.graph, run)
+    except (repeated_layers.LayersDiffer, InvalidModelError) as error:
+        _log.info("every layer of %s is exported: %s", module.config.model_type, error)
+        return None
+    return model
+
+
+def _export_whole(module: Any) -> ir.Model:
     plain = type(module).forward
 
     def forward(input_ids: torch.Tensor) -> torch.Tensor:
@@ -82,7 +110,7 @@ def export(module: Any) -> ir.Model:
                 output_names=["logits"],
                 custom_translation_table=checkpoint_translations.table(),
             )
-    except InvalidModelError:
+    except (InvalidModelError, repeated_layers.LayersDiffer):
         raise
     except Exception as error:
         raise InvalidModelError(
@@ -91,15 +119,8 @@ def export(module: Any) -> ir.Model:
             fix="no graph can be made of this architecture; `porting checkpoint` needs none",
         ) from error
     assert exported is not None
-    model = exported.model
-    _name_dims(model)
-    origin.stamp(model)
-    _bind_computed(model, module)
-    EliminateIdentity()(model)
-    EliminateDeadCode()(model)
-    for node in model.graph:
-        node.meta.clear()  # it holds the traced program, several times the size of the graph
-    return model
+    _name_dims(exported.model)
+    return exported.model
 
 
 def _check_asserts(program: torch.export.ExportedProgram) -> None:

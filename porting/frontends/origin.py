@@ -13,9 +13,9 @@ import onnx_ir as ir
 
 from porting_passes import provenance
 
-_SCOPES = "pkg.torch.onnx.name_scopes"
-_CLASSES = "pkg.torch.onnx.class_hierarchy"
-_TRACE = "pkg.torch.onnx.stack_trace"
+SCOPES = "pkg.torch.onnx.name_scopes"
+CLASSES = "pkg.torch.onnx.class_hierarchy"
+TRACE = "pkg.torch.onnx.stack_trace"
 _NO_MODULE = "_empty_nn_module_stack_from_metadata_hook"  # torch's word for a node that it made itself
 _FRAME = re.compile(r'File "([^"]+)", line (\d+)')
 _NOT_USER_CODE = ("torch/nn/modules/", "torch/_", "torch/onnx/", "torch/export/", "torch/utils/", "torch/fx/")
@@ -48,13 +48,13 @@ def _place(node: ir.Node) -> tuple[str | None, str | None, str | None, int | Non
     metadata = node.metadata_props
     module = class_name = file = None
     line = None
-    scopes, classes = _list(metadata.get(_SCOPES)), _list(metadata.get(_CLASSES))
+    scopes, classes = _list(metadata.get(SCOPES)), _list(metadata.get(CLASSES))
     # The last scope is the node itself, the one before it the innermost module; the first is the root, unnamed.
     if len(scopes) >= 2 and scopes[-2] != _NO_MODULE:
         module = scopes[-2] or None
         if len(classes) >= 2:
             class_name = classes[-2].rsplit(".", 1)[-1]
-    frames = _FRAME.findall(metadata.get(_TRACE, ""))
+    frames = _FRAME.findall(metadata.get(TRACE, ""))
     own = [f for f in frames if not any(part in f[0] for part in _NOT_USER_CODE)]
     if own:
         file, line = _relative(own[-1][0]), int(own[-1][1])

@@ -23,7 +23,7 @@ from typing import Any, Literal, get_args
 
 from porting.errors import UsageError
 
-Question = Literal["reference", "fidelity", "outputs", "isolated"]
+Question = Literal["reference", "fidelity", "outputs", "isolated", "routing"]
 SCHEMA_VERSION = 1
 
 # metric -> the side that a limit on it takes
@@ -40,7 +40,12 @@ METRICS: Mapping[str, Literal["min", "max"]] = {
     "tie_distance": "max",
     "tie_fraction": "max",
     "kl_mean": "max",
+    "kl_p99": "max",
+    "kl_max": "max",
     "top1_agreement": "min",
+    "perplexity_ratio": "max",
+    "near_tie_fraction": "max",
+    "fault_fraction": "max",
 }
 _REQUIRED = ("question", "metric")
 _OPTIONAL = ("scheme", "dtype", "name", "min", "max", "source")

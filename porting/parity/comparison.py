@@ -23,13 +23,15 @@ from porting.parity.attribution import (
     merge_all,
 )
 from porting.parity.budgets import Budget
+from porting.parity.experts import Routing, Settled
 from porting.parity.fidelity import Fidelity, measure_fidelity
-from porting.parity.language import IDS, LOGITS, LanguageSums
+from porting.parity.language import LOGITS, LanguageMetrics
+from porting.parity.language_model import LanguageModelComparison, LanguageModelSums, routers_of
 from porting.parity.layers import LayerComparison, LayerSums, Values
-from porting.parity.metrics import Accumulator
+from porting.parity.metrics import Accumulator, Metrics
 from porting.parity.result import Parity
-from porting.parity.sampling import Sample, SampleSet, fit, in_order
-from porting.parity.verdict import Inputs, Judge, overall, worst
+from porting.parity.sampling import Sample, SampleSet, in_order
+from porting.parity.verdict import Check, Inputs, Judge, overall, worst
 from porting.simulation.weight_cache import WeightCache
 from porting_kernels import dtypes
 from porting_kernels.numerics import EXACT, Numerics
@@ -56,7 +58,7 @@ class _Sums:
     layers: LayerSums
     effects: EffectSums
     dtypes: dict[str, str]
-    language: LanguageSums
+    language: LanguageModelSums
 
     def merge(self, other: _Sums) -> None:
         merge_all(self.outputs, other.outputs)
@@ -99,23 +101,31 @@ def measure(
     """
     found = anchoring.find(source, ported, anchoring.of_model(ported) if origins is None else origins)
     shared = WeightCache(memory)
-    comparison = LayerComparison(source, ported, found, numerics=numerics, isolated=isolated, memory=shared)
+    routers = routers_of(source, found) if language else []
+    comparison = LayerComparison(
+        source, ported, found, numerics=numerics, isolated=isolated, sets={r.ids for r in routers}, memory=shared
+    )
     attribution = Attribution(ported, lines, memory=shared)
+    model: LanguageModelComparison | None = None
+    tolerance = budget.bound("routing", "tie_distance", scheme=claim.scheme, dtype=claim.dtype, default=0.0)
+    if language:
+        model = LanguageModelComparison(source, ported, found, routers, comparison, tolerance=tolerance)
 
     def one(sample: Sample) -> _Sums:
-        layers, interpreted, simulated = comparison.run(sample)
-        expected = interpreted if reference is None else _independent(reference, sample)
-        _same_names(expected, simulated)
-        distributions = LanguageSums()
-        if language:
-            distributions.update(expected[LOGITS], simulated[LOGITS], fit(source, sample)[IDS])
+        run = comparison.run(
+            sample,
+            source_values=model.source_values if model else (),
+            ported_values=model.ported_values if model else (),
+        )
+        expected = run.expected if reference is None else _independent(reference, sample)
+        _same_names(expected, run.simulated)
         return _Sums(
-            outputs=compare(expected, simulated),
-            reference={} if reference is None else compare(expected, interpreted),
-            layers=layers,
-            effects=attribution.run(sample, expected, simulated if numerics == EXACT else None),
-            dtypes={name: _dtype(tensor) for name, tensor in simulated.items()},
-            language=distributions,
+            outputs=compare(expected, run.simulated),
+            reference={} if reference is None else compare(expected, run.expected),
+            layers=run.sums,
+            effects=attribution.run(sample, expected, run.simulated if numerics == EXACT else None),
+            dtypes={name: _dtype(tensor) for name, tensor in run.simulated.items()},
+            language=model.run(run, expected) if model else LanguageModelSums(),
         )
 
     total: _Sums | None = None
@@ -132,9 +142,9 @@ def measure(
         reason = f"it would hold all {weights >> 10} KiB of weights, and --memory is {memory >> 10} KiB"
         fidelity = Fidelity("onnxruntime", not_measured=reason)
     else:
-        fidelity = measure_fidelity(file, ported, samples, threads=threads, tie=tie)
+        fidelity = measure_fidelity(file, ported, samples, threads=threads, tie=tie, routers=routers)
     return _judged(
-        total, comparison, attribution, fidelity,
+        total, comparison, attribution, fidelity, model,
         claim=claim, inputs=inputs, budget=budget, samples=len(samples),
         numerics="exact" if numerics == EXACT else "backend", reference_name=reference_name,
         random=randomness.drawing(source),
@@ -146,6 +156,7 @@ def _judged(
     comparison: LayerComparison,
     attribution: Attribution,
     fidelity: Fidelity,
+    model: LanguageModelComparison | None,
     *,
     claim: Claim,
     inputs: Inputs,
@@ -155,14 +166,14 @@ def _judged(
     reference_name: str,
     random: Sequence[str],
 ) -> Parity:
-    sums = total or _Sums({}, {}, LayerSums(), EffectSums({}, [], []), {}, LanguageSums())
-    distributions = sums.language.metrics()
+    sums = total or _Sums({}, {}, LayerSums(), EffectSums({}, [], []), {}, LanguageModelSums())
     judge = Judge(budget, scheme=claim.scheme, dtype=claim.dtype)
     outputs, gate = finish(sums.outputs), finish(sums.reference)
     layers = comparison.result(sums.layers)
-    of_outputs = judge.values("outputs", outputs, f"simulation ({numerics} numerics) against {reference_name}")
-    if distributions is not None:
-        of_outputs += judge.language(LOGITS, distributions, f"output {LOGITS}")
+    of_outputs, routing, replayed = _outputs(
+        judge, sums, outputs, model, f"simulation ({numerics} numerics)", reference_name
+    )
+    distributions = sums.language.free.metrics()
     checks = [
         *judge.values("reference", gate, f"interpreter against {reference_name}"),
         *judge.fidelity(fidelity),
@@ -192,6 +203,9 @@ def _judged(
         outputs_exact=finish(sums.effects.exact),
         output_dtypes=sums.dtypes,
         language={} if distributions is None else {LOGITS: distributions},
+        replayed={} if replayed is None else {LOGITS: replayed},
+        routing=routing,
+        decoder_layers=model.layers.result(sums.language.layers) if model else [],
         interpreter=gate,
         fidelity=fidelity,
         effects=attribution.result(sums.effects) if total else [],
@@ -200,6 +214,36 @@ def _judged(
         statistics={a.source: sums.layers.statistics[a.source] for a in comparison.layers
                     if a.source in sums.layers.statistics},
     )  # fmt: skip
+
+
+def _outputs(
+    judge: Judge,
+    sums: _Sums,
+    outputs: Mapping[str, Metrics],
+    model: LanguageModelComparison | None,
+    simulation: str,
+    reference: str,
+) -> tuple[list[Check], Routing | None, LanguageMetrics | None]:
+    """Checks of the outputs and of routing; where flips are all that breaks the budget, those of the replay stand."""
+    checks = judge.values("outputs", outputs, f"{simulation} against {reference}")
+    free = sums.language.free.metrics()
+    if free is not None:
+        checks += judge.language(LOGITS, free, f"output {LOGITS}")
+    if model is None or not model.routers:
+        return checks, None, None
+    routing = Routing(model.routers, sums.language.routers)
+    replayed = sums.language.replayed.metrics() if routing.flips else None
+    settled: Settled = "free run"
+    if replayed is not None and worst(checks) == "fail":
+        where = f"{simulation} against the reference with the same experts"
+        again = judge.values("outputs", finish(sums.language.replayed_outputs), where)
+        again += judge.language(LOGITS, replayed, f"output {LOGITS}, {where}")
+        if worst(again) == "fail":
+            checks += [check for check in again if check.verdict == "fail"]
+        else:
+            checks, settled = again, "replay"
+    routing = dataclasses.replace(routing, settled_by=settled if sums.language.routers else None)
+    return [*checks, *judge.routing(routing)], routing, replayed
 
 
 def _independent(reference: Reference, sample: Sample) -> Values:

@@ -9,13 +9,16 @@ codes are compared one quantizer at a time: after each comparison the simulation
 a code that differs by one is excused, and counted, only if the value before rounding is as near to the border as the
 two engines may be apart: ``tie`` times its magnitude, at least ``tie`` steps.
 
+The experts of a language model are treated alike: after each router the simulation goes on with onnxruntime's choice,
+and a choice that differs is excused, and counted, only at a near tie (see ``routing``).
+
 A bfloat16 file runs widened to float32 (see ``widen``).
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +29,10 @@ import onnxruntime
 import torch
 
 from porting import stock_runtime
+from porting.parity.experts import RouterSums, Routing
+from porting.parity.forcing import Forcing
 from porting.parity.metrics import Accumulator, Metrics
+from porting.parity.routing import Router
 from porting.parity.sampling import Sample, fit, in_order
 from porting.parity.widen import widened
 from porting.simulation.interpreter import Interpreter
@@ -56,10 +62,30 @@ class Codes:
         self.far += other.far
 
 
+@dataclasses.dataclass
+class _One:
+    """What one sample (or several, merged) adds. dtypes: of the outputs; routers: by their ``ids``."""
+
+    outputs: dict[str, Accumulator]
+    codes: dict[str, Codes]
+    dtypes: dict[str, str]
+    routers: dict[str, RouterSums]
+
+    def merge(self, other: _One) -> None:
+        for name, accumulator in other.outputs.items():
+            self.outputs.setdefault(name, Accumulator()).merge(accumulator)
+        for name, counted in other.codes.items():
+            self.codes.setdefault(name, Codes()).merge(counted)
+        for name, sums in other.routers.items():
+            self.routers[name].merge(sums)
+        self.dtypes = other.dtypes
+
+
 @dataclasses.dataclass(frozen=True)
 class Fidelity:
     """outputs: simulation against ``against``, by graph output; codes: by the quantizer's output value.
 
+    routing: of a model with experts.
     not_measured: why nothing was compared; then both mappings are empty.
     """
 
@@ -68,6 +94,7 @@ class Fidelity:
     dtypes: Mapping[str, str] = dataclasses.field(default_factory=dict)
     codes: Mapping[str, Codes] = dataclasses.field(default_factory=dict)
     not_measured: str | None = None
+    routing: Routing | None = None
 
     def to_json(self) -> dict[str, Any]:
         """The ``fidelity`` entry of ``parity.json``."""
@@ -78,71 +105,93 @@ class Fidelity:
                 {"name": name, "dtype": self.dtypes[name], **metrics.to_json()}
                 for name, metrics in self.outputs.items()
             ],
+            "routing": None if self.routing is None else self.routing.counts(),
             "codes": [{"value": name, **dataclasses.asdict(codes)} for name, codes in sorted(self.codes.items())],
         }
 
 
 def measure_fidelity(
-    file: Path, ported: ir.Model, samples: Iterable[Sample], *, threads: int = 1, tie: float
+    file: Path,
+    ported: ir.Model,
+    samples: Iterable[Sample],
+    *,
+    threads: int = 1,
+    tie: float,
+    routers: Sequence[Router] = (),
 ) -> Fidelity:
     """Compare the simulation of ``ported`` with onnxruntime running ``file``; the two name their values alike.
 
-    tie: relative distance from the border between two codes within which either code is right.
+    tie: relative distance from the border between two codes within which either code is right, and relative error of a
+    router's logits within which either choice is. routers: whose choices are compared.
     """
     against = stock_runtime.NAME
     if _has_bfloat16(ported):
         against += ", bfloat16 widened to float32"
     quantizers = {node.outputs[0].name or "": node for node in ported.graph if _is_quantizer(node)}
     by_row = {node.outputs[1].name or "": node for node in quantizers.values() if len(node.outputs) == 2}
+    chosen = [router for router in routers if router.can_be_forced]
+    extra = [*quantizers, *(name for r in chosen for name in (r.ported_logits, r.ported_ids) if name is not None)]
     try:
-        session = stock_session(file, extra_outputs=tuple(quantizers), widen=_has_bfloat16(ported))
+        session = stock_session(file, extra_outputs=extra, widen=_has_bfloat16(ported))
     except stock_runtime.RefusedError as error:
         return Fidelity(against, not_measured=f"it does not load {file.name}: {str(error).splitlines()[0]}")
     simulation = Interpreter(ported)
 
-    def one(sample: Sample) -> tuple[dict[str, Accumulator], dict[str, Codes], dict[str, str]]:
+    def one(sample: Sample) -> _One:
         inputs = fit(ported, sample)
         expected = stock_runtime.run(session, {name: _plain(tensor) for name, tensor in inputs.items()})
         codes: dict[str, Codes] = {}
         before: dict[str, torch.Tensor] = dict(inputs)
         waiting: dict[str, tuple[torch.Tensor, torch.Tensor]] = {}
         sources = {node.inputs[0].name or "" for node in quantizers.values() if node.inputs[0] is not None}
+        theirs = {r.ids: dtypes.to_torch(expected[r.ported_ids or ""]).to(torch.int64) for r in chosen}
+        forcing = Forcing(chosen, theirs, "port")
+        ours: dict[str, torch.Tensor] = {}
+        by_ids = {router.ported_ids: router.ids for router in chosen}
 
         def tap(value: ir.Value, tensor: torch.Tensor) -> torch.Tensor | None:
             name = value.name or ""
             if name in sources:
                 before[name] = tensor
+            if name in by_ids:
+                ours[by_ids[name]] = tensor.to(torch.int64)
             if name in by_row:
                 node = by_row[name]
-                theirs, ours = waiting.pop(node.outputs[0].name or "")
-                codes[node.outputs[0].name or ""] = _compare_codes(node, before, theirs, ours, tie, tensor)
+                codes[node.outputs[0].name or ""] = _compare_codes(
+                    node, before, *waiting.pop(node.outputs[0].name or ""), tie, tensor
+                )
             if name not in quantizers:
-                return None
-            theirs = dtypes.to_torch(expected[name])
+                return forcing.tap(name, tensor)
+            other = dtypes.to_torch(expected[name])
             if len(quantizers[name].outputs) == 2:
-                waiting[name] = theirs, tensor
+                waiting[name] = other, tensor
             else:
-                codes[name] = _compare_codes(quantizers[name], before, theirs, tensor, tie)
-            return theirs
+                codes[name] = _compare_codes(quantizers[name], before, other, tensor, tie)
+            return other
 
-        outputs = simulation.run(inputs, tap=tap, wanted=sources | set(quantizers) | set(by_row))
-        sums = {}
+        outputs = simulation.run(inputs, tap=tap, wanted={*sources, *quantizers, *by_row, *forcing.wanted})
+        routed = {r.ids: RouterSums(r.experts) for r in chosen}
+        for router in chosen:
+            logits = dtypes.to_torch(expected[router.ported_logits or ""])
+            sums = routed[router.ids]
+            sums.observe(router, logits, theirs[router.ids], ours[router.ids])
+            sums.decide(router, logits, forcing.logits[router.ids], ours[router.ids],
+                        sequence=max(len(logits), 1), tolerance=tie)  # fmt: skip
+        compared = {}
         for name, tensor in outputs.items():
             if not isinstance(tensor, torch.Tensor):
                 continue  # a sequence: its elements have no names to be compared under
-            sums[name] = Accumulator()
-            sums[name].update(dtypes.to_torch(expected[name]), tensor, where=f"output {name}")
-        return sums, codes, {name: str(outputs[name].dtype).removeprefix("torch.") for name in sums}
+            compared[name] = Accumulator()
+            compared[name].update(dtypes.to_torch(expected[name]), tensor, where=f"output {name}")
+        names = {name: str(outputs[name].dtype).removeprefix("torch.") for name in compared}
+        return _One(compared, codes, names, routed)
 
-    outputs: dict[str, Accumulator] = {}
-    codes: dict[str, Codes] = {}
-    names: dict[str, str] = {}
-    for sums, more, names in in_order(one, samples, threads):  # noqa: B007 - the dtypes are those of every sample
-        for name, accumulator in sums.items():
-            outputs.setdefault(name, Accumulator()).merge(accumulator)
-        for name, counted in more.items():
-            codes.setdefault(name, Codes()).merge(counted)
-    return Fidelity(against, {name: sums.metrics() for name, sums in outputs.items()}, names, codes)
+    total = _One({}, {}, {}, {router.ids: RouterSums(router.experts) for router in chosen})
+    for result in in_order(one, samples, threads):
+        total.merge(result)
+    metrics = {name: sums.metrics() for name, sums in total.outputs.items()}
+    routing = Routing(chosen, total.routers) if chosen else None
+    return Fidelity(against, metrics, total.dtypes, total.codes, routing=routing)
 
 
 def stock_session(
@@ -150,7 +199,7 @@ def stock_session(
 ) -> onnxruntime.InferenceSession:
     """A session of a written file (see ``stock_runtime``).
 
-    extra_outputs: names of inner int8 values to give out. widen: turn bfloat16 into float32 first.
+    extra_outputs: names of inner values to give out. widen: turn bfloat16 into float32 first.
     """
     proto = onnx.load(file, load_external_data=False)
     if widen:
@@ -158,7 +207,7 @@ def stock_session(
     present = {output.name for output in proto.graph.output}
     for name in extra_outputs:
         if name not in present:
-            proto.graph.output.append(onnx.helper.make_tensor_value_info(name, onnx.TensorProto.INT8, None))
+            proto.graph.output.append(onnx.ValueInfoProto(name=name))  # its type is inferred
     return stock_runtime.open_session(proto, file.parent)
 
 

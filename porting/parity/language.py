@@ -1,6 +1,7 @@
 """Language models: how far apart two distributions over the next token are, and what that costs in perplexity.
 
 kl_mean, kl_max    Kullback-Leibler divergence of the result from the reference, sum p log(p / q) in nats, a position
+kl_p99             the same, the value that 99 % of the positions keep
 top1_agreement     share of positions where both hold the same token for the likeliest
 perplexity         exp of the mean negative log-likelihood of the tokens that follow; of the reference too
 
@@ -31,9 +32,15 @@ class LanguageMetrics:
     predicted: int
     kl_mean: float
     kl_max: float
+    kl_p99: float
     top1_agreement: float
     perplexity_reference: float
     perplexity: float
+
+    @property
+    def perplexity_ratio(self) -> float:
+        """Perplexity of the result over that of the reference."""
+        return self.perplexity / self.perplexity_reference
 
     def to_json(self) -> dict[str, float | int]:
         """Plain numbers, floats rounded to nine significant digits."""
@@ -49,6 +56,7 @@ class LanguageSums:
     predicted: int = 0
     kl: float = 0.0
     kl_max: float = 0.0
+    divergences: list[torch.Tensor] = dataclasses.field(default_factory=list)
     agreed: int = 0
     loss_reference: float = 0.0
     loss: float = 0.0
@@ -75,6 +83,7 @@ class LanguageSums:
         self.positions += len(kl)
         self.kl += float(kl.sum())
         self.kl_max = max(self.kl_max, float(kl.max()))
+        self.divergences.append(kl)
         self.agreed += int((reference.argmax(dim=-1) == result.argmax(dim=-1)).sum())
         if len(following):
             at = torch.arange(len(following))
@@ -98,10 +107,16 @@ class LanguageSums:
             predicted=self.predicted,
             kl_mean=self.kl / self.positions,
             kl_max=self.kl_max,
+            kl_p99=_quantile(torch.cat(self.divergences), 0.99),
             top1_agreement=self.agreed / self.positions,
             perplexity_reference=_perplexity(self.loss_reference, self.predicted),
             perplexity=_perplexity(self.loss, self.predicted),
         )
+
+
+def _quantile(values: torch.Tensor, share: float) -> float:
+    """The smallest value that at least this share of all values does not exceed."""
+    return float(values.sort().values[max(0, math.ceil(share * len(values)) - 1)])
 
 
 def _perplexity(loss: float, tokens: int) -> float:

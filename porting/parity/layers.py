@@ -12,7 +12,7 @@ One sample is in memory at a time, and of the reference only the anchors.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import onnx_ir as ir
@@ -93,8 +93,27 @@ class LayerSums:
         self.dtypes.update(other.dtypes)
 
 
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """One sample through both models: sums, inputs as each takes them, outputs, and the values that were asked for.
+
+    expected: the interpreter on the source. simulated: the port, accumulated.
+    """
+
+    sums: LayerSums
+    source_inputs: Values
+    ported_inputs: Values
+    expected: Values
+    simulated: Values
+    reference: Values
+    ported: Values
+
+
 class LayerComparison:
-    """Compares the anchors of a ported model for one sample at a time; holds no state of a run."""
+    """Compares the anchors of a ported model for one sample at a time; holds no state of a run.
+
+    sets: source values whose last axis holds a set, in any order: the experts of a router.
+    """
 
     def __init__(
         self,
@@ -105,11 +124,12 @@ class LayerComparison:
         numerics: Numerics = EXACT,
         reference_numerics: Numerics = EXACT,
         isolated: bool = True,
+        sets: Collection[str] = (),
         memory: WeightCache | None = None,
     ) -> None:
-        self._source, self._ported = source, ported
-        self._reference = Interpreter(source, numerics=reference_numerics, memory=memory)
-        self._simulation = Interpreter(ported, numerics=numerics, memory=memory)
+        self._source, self._ported, self._sets = source, ported, frozenset(sets)
+        self.reference = Interpreter(source, numerics=reference_numerics, memory=memory)
+        self.simulation = Interpreter(ported, numerics=numerics, memory=memory)
         self._isolated = isolated
         self._computed = [a for a in anchors if a.op_type is not None]
         self._by_value = {a.value: a for a in self._computed}
@@ -121,15 +141,17 @@ class LayerComparison:
         """The anchors that are computed by a node of the source, in the order of the ported model."""
         return self._computed
 
-    def run(self, sample: Sample) -> tuple[LayerSums, Values, Values]:
-        """Both views of one sample: its sums, the reference's outputs and the simulation's outputs (accumulated)."""
+    def run(self, sample: Sample, *, source_values: Collection[str] = (), ported_values: Collection[str] = ()) -> Run:
+        """Both views of one sample. source_values, ported_values: names of further values to keep."""
         sums = LayerSums()
         source_inputs, ported_inputs = fit(self._source, sample), fit(self._ported, sample)
-        values, reference_outputs = self._reference_values(source_inputs, {})
+        values, reference_outputs = self._reference_values(source_inputs, {}, source_values)
+        kept = {name: values[name] for name in source_values if name in values}
         for name in (anchor.source for anchor in self._computed if anchor.source in values):
             sums.statistics[name] = Statistics()
             sums.statistics[name].update(values[name])
-        outputs, input_dtypes = self._accumulate(ported_inputs, values, sums)
+        kept_ported: Values = {}
+        outputs, input_dtypes = self._accumulate(ported_inputs, values, sums, kept_ported, ported_values)
         if self._isolated:
             rounding = {name: dtype for name, dtype in sums.dtypes.items() if values[name].dtype != dtype}
             to_round = {name: dtype for name, dtype in input_dtypes.items() if source_inputs[name].dtype != dtype}
@@ -140,12 +162,12 @@ class LayerComparison:
                 values.clear()
                 values, _ = self._reference_values(rounded, rounding)
             self._isolate(ported_inputs, values, sums)
-        return sums, reference_outputs, outputs
+        return Run(sums, source_inputs, ported_inputs, reference_outputs, outputs, kept, kept_ported)
 
     def _reference_values(
-        self, inputs: Mapping[str, torch.Tensor], rounding: Mapping[str, torch.dtype]
+        self, inputs: Mapping[str, torch.Tensor], rounding: Mapping[str, torch.dtype], more: Collection[str] = ()
     ) -> tuple[Values, Values]:
-        """Anchors and outputs of the source. rounding: what is passed on downstream is rounded to these formats."""
+        """Anchors, more values by name, and outputs of the source. rounding: what is passed on is rounded to these."""
         values: Values = {}
 
         def tap(value: ir.Value, tensor: torch.Tensor) -> torch.Tensor | None:
@@ -153,34 +175,55 @@ class LayerComparison:
             values[name] = tensor
             return _rounded(tensor, rounding[name]) if name in rounding else None
 
-        outputs = self._reference.run(inputs, tap=tap, wanted={a.source for a in self._computed})
+        outputs = self.reference.run(inputs, tap=tap, wanted={*more, *(a.source for a in self._computed)})
         return values, outputs
 
     def _accumulate(
-        self, inputs: Values, values: Mapping[str, torch.Tensor], sums: LayerSums
+        self,
+        inputs: Values,
+        values: Mapping[str, torch.Tensor],
+        sums: LayerSums,
+        kept: Values,
+        more: Collection[str],
     ) -> tuple[Values, dict[str, torch.dtype]]:
         input_dtypes = {name: tensor.dtype for name, tensor in inputs.items()}
 
         def tap(value: ir.Value, tensor: torch.Tensor) -> None:
-            cast = self._input_casts.get(value.name or "")
+            name = value.name or ""
+            if name in more:
+                kept[name] = tensor
+            cast = self._input_casts.get(name)
             if cast is not None:
                 input_dtypes[cast] = tensor.dtype
                 return
-            anchor = self._by_value[value.name or ""]
-            if _add(sums.accumulated, anchor, values, tensor):
+            anchor = self._by_value.get(name)
+            if anchor is not None and self._add(sums.accumulated, anchor, values, tensor):
                 sums.dtypes[anchor.source] = tensor.dtype
 
-        wanted = {*self._by_value, *self._input_casts}
-        return self._simulation.run(inputs, tap=tap, wanted=wanted), input_dtypes
+        wanted = {*more, *self._by_value, *self._input_casts}
+        return self.simulation.run(inputs, tap=tap, wanted=wanted), input_dtypes
 
     def _isolate(self, inputs: Values, values: Mapping[str, torch.Tensor], sums: LayerSums) -> None:
         def tap(value: ir.Value, tensor: torch.Tensor) -> torch.Tensor | None:
             anchor = self._by_value[value.name or ""]
-            if not _add(sums.isolated, anchor, values, tensor):
+            if not self._add(sums.isolated, anchor, values, tensor):
                 return None
             return saturated(values[anchor.source], tensor.dtype)
 
-        self._simulation.run(inputs, tap=tap, wanted=self._by_value)
+        self.simulation.run(inputs, tap=tap, wanted=self._by_value)
+
+    def _add(
+        self, sums: dict[str, Accumulator], anchor: Anchor, values: Mapping[str, torch.Tensor], tensor: torch.Tensor
+    ) -> bool:
+        """Compare; False when the reference has no tensor of that name (a sequence)."""
+        if anchor.source not in values:
+            return False
+        expected = values[anchor.source]
+        if anchor.source in self._sets:
+            expected, tensor = (x.to(torch.int64).sort(dim=-1).values for x in (expected, tensor))
+        accumulator = sums.setdefault(anchor.source, Accumulator())
+        accumulator.update(expected, tensor, where=f"{anchor.source} ({anchor.place})")
+        return True
 
     def result(self, sums: LayerSums) -> list[Layer]:
         """The layers of all merged samples, in the order of the ported model."""
@@ -194,17 +237,6 @@ class LayerComparison:
             for anchor in self._computed
             if anchor.source in sums.accumulated
         ]
-
-
-def _add(
-    sums: dict[str, Accumulator], anchor: Anchor, values: Mapping[str, torch.Tensor], tensor: torch.Tensor
-) -> bool:
-    """Compare; False when the reference has no tensor of that name (a sequence)."""
-    if anchor.source not in values:
-        return False
-    accumulator = sums.setdefault(anchor.source, Accumulator())
-    accumulator.update(values[anchor.source], tensor, where=f"{anchor.source} ({anchor.place})")
-    return True
 
 
 def _rounded(tensor: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal
 
 from porting.parity.budgets import Budget, Limit, Question
+from porting.parity.experts import Routing
 from porting.parity.fidelity import Codes, Fidelity
 from porting.parity.language import LanguageMetrics
 from porting.parity.layers import Layer
@@ -29,7 +30,7 @@ _TIES_ALWAYS_ALLOWED = 2
 class Check:
     """One limit held against one measured value.
 
-    question: reference, fidelity, outputs, isolated, overflow or baseline. subject: the output or layer.
+    question: reference, fidelity, outputs, routing, isolated, overflow or baseline. subject: the output or layer.
     where: what the user can open. source: where the limit comes from.
     """
 
@@ -80,6 +81,25 @@ class Judge:
             if (met := getattr(measured, limit.metric, None)) is not None
         ]
 
+    def routing(self, routing: Routing) -> list[Check]:
+        """Faults of every router; near ties where they are what the outputs were excused with."""
+        checks = []
+        for router in routing.routers:
+            sums = routing.sums.get(router.ids)
+            if router.ported_ids is None:
+                required, met = "a value of the port that stands for its choice", "none"
+                checks.append(Check("routing", router.module, "aligned", "not_measured", required, met, router.ids, ""))
+            for limit in self._limits("routing", router.module):
+                if limit.metric == "fault_fraction" and sums is not None and sums.decisions:
+                    checks.append(_check(limit, router.module, sums.faults / sums.decisions, router.module))
+        if routing.settled_by == "replay":
+            for limit in self._limits("routing", "model"):
+                if limit.metric == "near_tie_fraction":
+                    made = _check(limit, "model", routing.near_tie_fraction, "every router")
+                    # Too many for noise, and none of them proves a fault.
+                    checks.append(dataclasses.replace(made, verdict="pass" if made.verdict == "pass" else "ambiguous"))
+        return checks
+
     def fidelity(self, fidelity: Fidelity) -> list[Check]:
         """Outputs and integer codes against the independent engine."""
         if fidelity.not_measured is not None:
@@ -87,6 +107,12 @@ class Judge:
                 Check("fidelity", "model", "run", "not_measured", fidelity.against, fidelity.not_measured, "model", "")
             ]
         checks = self.values("fidelity", fidelity.outputs, f"simulation against {fidelity.against}")
+        if fidelity.routing is not None and fidelity.routing.decisions:
+            checks += [
+                _check(line, "routing", getattr(fidelity.routing, line.metric), f"routers of {fidelity.against}")
+                for line in self._limits("fidelity", "routing")
+                if line.metric in ("near_tie_fraction", "fault_fraction")
+            ]
         total = Codes()
         for codes in fidelity.codes.values():
             total.merge(codes)

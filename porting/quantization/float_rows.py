@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Iterator
 
 import onnx_ir as ir
 import torch
@@ -10,6 +11,7 @@ import torch
 from porting.errors import DtypeError, ShapeError
 from porting.weights.reader import PAGE
 from porting.weights.row_tensor import RowTensor
+from porting.weights.stored import CHUNK
 from porting.weights.view import WeightView
 from porting_kernels import dtypes
 
@@ -43,15 +45,29 @@ class FloatRows:
         """Bytes that reading takes at least, besides the result."""
         return self._tensor.least_work if isinstance(self._tensor, WeightView) else 0
 
-    def step(self, scratch: int) -> int:
-        """Rows to read at a time, so that they make about ``scratch`` numbers.
+    def worthwhile(self, numbers: int) -> int:
+        """Numbers to read at a time where there is memory: ``numbers``, or more.
 
-        Columns of a stored tensor that lie closer than a page are read with what is between them, so of these not
-        fewer than fill a page are taken.
+        Columns of a stored tensor that lie closer than a page are read with what is between them, over and over, unless
+        as many are read as fill the page.
         """
         view = self._tensor
         turned = isinstance(view, WeightView) and any(piece.transposed for piece in view.raw)
-        return max(PAGE if turned else 1, scratch // max(1, self.columns))
+        return max(numbers, PAGE * self.columns) if turned else numbers
+
+    def step(self, numbers: int) -> int:
+        """Rows that make about so many numbers, at least one."""
+        return max(1, numbers // max(1, self.columns))
+
+    def blocks(self, numbers: int) -> Iterator[torch.Tensor]:
+        """All rows in blocks of about so many numbers, or as many as are worthwhile, each over the last."""
+        step, read = self.step(self.worthwhile(numbers)), self.reader()
+        rows = math.prod(int(n) for n in self._tensor.shape.numpy()[:-1])
+        out = torch.empty(min(step, rows), self.columns)
+        for first in range(0, rows, step):
+            block = out[: min(step, rows - first)]
+            read(first, first + len(block), block, CHUNK)
+            yield block
 
     def reader(self) -> Read:
         """What reads rows. An ordinary tensor is asked for its contents here, once, and may be let go afterwards."""

@@ -25,8 +25,8 @@ Kind = Literal["codes", "scale", "scale_bias"]
 
 SCRATCH = 1 << 20
 """float32 numbers that are quantized at a time: they stay in the cache of a core."""
-_WORKED = 5
-"""Bytes for each of them: the number and its code."""
+_WORKED = 48
+"""Bytes for each of them, at most: the torch form takes ten copies on its way, the native loop one and the code."""
 _BLOCK = 16 << 20
 """Bytes of codes in a block. The allocator gives larger ones back to the system, and clearing them anew costs more."""
 
@@ -55,7 +55,8 @@ class QuantizedWeight:
 
     Whoever reads rows of the codes pays for quantizing them; the scales of these rows are held until they are read, and
     then let go. Codes first, then scales (as initializers are written) is one pass; scales first is one that keeps no
-    codes, and the codes are another. Safe to use from several threads.
+    codes, and the codes are another. Held scales are the one thing that a budget does not count: 4 bytes a scale, as
+    many as the tensor of scales has. Safe to use from several threads.
     """
 
     def __init__(
@@ -130,10 +131,12 @@ class QuantizedWeight:
 
     # Reading
 
-    def rows_of(self, kind: Kind, first: int, last: int, *, scratch: int = SCRATCH, chunk: int = CHUNK) -> torch.Tensor:
+    def rows_of(
+        self, kind: Kind, first: int, last: int, *, scratch: int | None = None, chunk: int = CHUNK
+    ) -> torch.Tensor:
         """Codes, scales or biases of rows of the weight, [last - first, width]: those that are held, or by a pass.
 
-        What else the pass gives is held. scratch: float32 numbers to work on at a time; chunk: stored bytes.
+        What else the pass gives is held. scratch: float32 numbers to work on at a time; chunk: stored bytes to read.
         """
         held = None if kind == "codes" else self._held[kind].take(first, last)
         if held is not None:
@@ -152,14 +155,15 @@ class QuantizedWeight:
     def divided(self, budget: int) -> tuple[int, int, int]:
         """Bytes of memory as numbers to work on at a time, stored bytes to read at a time, and bytes that are left."""
         work = max(self._source.least_work, min(budget // 4, WORK * CHUNK))
-        scratch = min(SCRATCH, budget // 4 // _WORKED)
+        scratch = min(self._source.worthwhile(SCRATCH), budget // 2 // _WORKED)
         return scratch, max(1, work // WORK), budget - work - self._source.step(scratch) * self.columns * _WORKED
 
     def _passed(
-        self, first: int, last: int, codes: torch.Tensor | None, scratch: int, chunk: int
+        self, first: int, last: int, codes: torch.Tensor | None, scratch: int | None, chunk: int
     ) -> dict[Kind, torch.Tensor]:
         """Scales and, where they are wanted, biases of some rows; their codes go to ``codes``."""
-        spec, step, wants_bias = self.spec, self._source.step(scratch), self._wants_bias
+        spec, wants_bias = self.spec, self._wants_bias
+        step = self._source.step(self._source.worthwhile(SCRATCH) if scratch is None else scratch)
         values = torch.empty(min(step, last - first), self.columns)
         unkept = torch.empty(values.shape if codes is None else (0, 0), dtype=torch.int8)
         made: dict[Kind, torch.Tensor] = {"scale": torch.empty(last - first, self._held["scale"].width)}
@@ -216,16 +220,18 @@ class QuantizedTensor(RowTensor):
     @property
     def _span(self) -> int:
         """Rows of the weight to a row of this tensor: all output channels, where these are its last axis."""
-        per_channel = {"codes": False, "scale": self._weight.spec.group is None}
-        return self.columns if per_channel.get(self._kind, self._weight.bias_slices == 1) else 1
+        if self._kind == "codes":
+            return 1
+        per_channel = self._weight.spec.group is None if self._kind == "scale" else self._weight.bias_slices == 1
+        return self.columns if per_channel else 1
 
     def read(self, first_row: int, last_row: int) -> torch.Tensor:
         """Rows of the tensor; as ``RowTensor.read``. Reads the source, unless these are scales that are held."""
         if not 0 <= first_row <= last_row <= self.rows:
             raise IndexError(f"rows {first_row} to {last_row} of {self.rows}")
-        return self._read(first_row, last_row, SCRATCH, CHUNK)
+        return self._read(first_row, last_row, None, CHUNK)
 
-    def _read(self, first_row: int, last_row: int, scratch: int, chunk: int) -> torch.Tensor:
+    def _read(self, first_row: int, last_row: int, scratch: int | None, chunk: int) -> torch.Tensor:
         first, last = (self._first + row * self._span for row in (first_row, last_row))
         values = self._weight.rows_of(self._kind, first, last, scratch=scratch, chunk=chunk)
         return values.reshape(last_row - first_row, self.columns).to(self._torch_dtype)

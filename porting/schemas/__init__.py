@@ -7,8 +7,10 @@ provenance      one line of ``provenance.jsonl``
 evidence        ``evidence/reference.json``
 budget          a file for ``--budget``
 check           ``porting check --json``
+explanation     ``porting explain --json``
 backends        ``porting backends --json``
 quantization    ``quantization.json``
+sensitivity     ``porting sensitivity --json``
 schemes         ``porting/quantization/schemes.json``
 keep_tables     ``porting/quantization/keep_tables.json``
 scheme_map      a file for ``--scheme-map``

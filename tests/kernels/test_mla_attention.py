@@ -2,7 +2,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from porting_kernels.errors import ShapeError
+from porting_kernels.errors import ShapeError, UnsupportedOperatorError
 from porting_kernels.mla_attention import mla_attention
 
 B, H, S, T, N, R, C, V = 2, 3, 5, 5, 4, 2, 6, 8
@@ -46,3 +46,12 @@ def test_weights_that_do_not_fit_are_refused():
     *rest, kv_b = operands()
     with pytest.raises(ShapeError, match="latent attention"):
         mla_attention(*rest, kv_b[:, :-1], scale=1.0)
+
+
+@pytest.mark.parametrize(("past", "met"), [((T, None), "operand 6, the latent"), ((None, T), "operand 7, the rotary")])
+def test_the_cache_is_reserved(past, met):
+    values = [None if extent is None else torch.zeros(B, extent, C) for extent in past]
+    with pytest.raises(UnsupportedOperatorError, match="no cache yet") as caught:
+        mla_attention(*operands(), None, *values, scale=1.0)
+    assert met in str(caught.value)
+    assert "reserved" in str(caught.value)

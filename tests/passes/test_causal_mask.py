@@ -63,3 +63,21 @@ def test_masks_that_only_look_like_it(changes):
 def test_what_is_hidden_must_be_hidden_for_certain():
     assert not is_causal(mask(low=np.array(-1e4, np.float32)))
     assert not is_causal(mask(nothing=np.array(1, np.float32)))
+
+
+TRIANGLE = """<ir_version: 10, opset_import: ["": 20]> g (float[b, n] x) => (float[n, ROWS] m) {
+    s = Shape<start = 1>(x) t = Concat<axis = 0>(s, s) full = Expand(low, t) m = Trilu<upper = UPPER>(full, k) }"""
+
+
+def triangle(upper: int = 1, k: int = 1, low: float = -np.inf, columns: str = "n") -> ir.Value:
+    text = TRIANGLE.replace("UPPER", str(upper)).replace("ROWS", columns)
+    tensors = [ir.tensor(np.array(low, np.float32), name="low"), ir.tensor(np.array(k, np.int64), name="k")]
+    return ir.from_onnx_text(text, initializers=tensors).graph.outputs[0]
+
+
+def test_what_lies_above_the_diagonal_of_a_square():
+    """torch.full((n, n), -inf).triu(1), which is DeepSeek's own mask."""
+    assert is_causal(triangle())
+    assert is_causal(triangle(low=float(np.finfo(np.float32).min)))
+    for other in ({"upper": 0}, {"k": 0}, {"k": 2}, {"low": -1e4}, {"low": 1.0}, {"columns": "m"}):
+        assert not is_causal(triangle(**other)), other

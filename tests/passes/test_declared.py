@@ -17,6 +17,9 @@ class Memory(ir.Tensor):
     def transposed(self):
         return Memory(np.ascontiguousarray(self.numpy().swapaxes(-1, -2)))
 
+    def reshaped(self, shape):
+        return Memory(self.numpy().reshape(shape))
+
     @staticmethod
     def concatenated(views, axis=0):
         return Memory(np.concatenate([view.numpy() for view in views], axis))
@@ -47,6 +50,12 @@ def test_what_was_done_to_it_is_done_to_the_weight():
     bound = made.bound(look_up)
     np.testing.assert_array_equal(bound.numpy(), np.concatenate(list(WEIGHTS.values())).T.astype(np.float16))
     assert bound.name == "joined"
+
+
+def test_other_leading_axes():
+    made = DeclaredTensor.concatenated([declared("a"), declared("b")], 0).reshaped([2, 2, 3])
+    assert list(made.shape) == [2, 2, 3]
+    np.testing.assert_array_equal(made.bound(look_up).numpy(), np.stack(list(WEIGHTS.values())))
 
 
 @pytest.mark.parametrize("axis", [0, 1, -1])

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import importlib.util
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -11,8 +15,12 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from porting import embedded_weights
 from porting.emit import WEIGHTS, WeightFile, write_model
+from porting.errors import UsageError
 from porting.weights import WeightStore, WeightView
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture
@@ -81,3 +89,97 @@ def test_a_source_with_external_data_keeps_no_reference_to_it(tmp_path: Path, pl
     write_model(ir.load(tmp_path / "source" / "m.onnx"), tmp_path / "out" / "model.onnx", weights)
     (tensor,) = onnx.load(tmp_path / "out" / "model.onnx").graph.initializer
     np.testing.assert_array_equal(onnx.numpy_helper.to_array(tensor), [1, 2])
+
+
+def product_of(*weights: ir.TensorProtocol) -> ir.Model:
+    """The sum of one input's products with all weights."""
+    x, small = ir.val("x", ir.DataType.FLOAT, [2, 64]), ir.tensor(np.array([1.0, 2.0], np.float32), name="s")
+    values = [
+        ir.Value(name=f"w{i}", type=ir.TensorType(weight.dtype), shape=weight.shape, const_value=weight)
+        for i, weight in enumerate(weights)
+    ]
+    spare = ir.Value(name="s", type=ir.TensorType(small.dtype), shape=small.shape, const_value=small)
+    nodes = [ir.node("MatMul", [x, value]) for value in values]
+    nodes.append(ir.node("Sum", [node.outputs[0] for node in nodes]))
+    for index, node in enumerate(nodes):
+        node.outputs[0].name, node.outputs[0].shape = f"y{index}", ir.Shape([2, 32])
+        node.outputs[0].type = ir.TensorType(ir.DataType.FLOAT)
+    outputs, initializers = nodes[-1].outputs, [values[0], spare, *values[1:]]
+    graph = ir.Graph([x], outputs, nodes=nodes, initializers=initializers, opset_imports={"": 20}, name="g")
+    return ir.Model(graph, ir_version=10)
+
+
+def test_weights_inside_the_model_are_what_onnx_would_have_written(
+    tmp_path: Path, stored: dict[str, WeightView]
+) -> None:
+    views = [stored["w"], stored["v"]]
+    model = product_of(*views)
+    write_model(model, tmp_path / "streamed.onnx", None)
+    assert model.graph.initializers["w0"].const_value is views[0]
+    write_model(product_of(*(ir.tensor(view.numpy()) for view in views)), tmp_path / "plain.onnx", None)
+    streamed, expected = onnx.load(tmp_path / "streamed.onnx"), onnx.load(tmp_path / "plain.onnx")
+    assert streamed == expected
+    onnx.checker.check_model(streamed, full_check=True)
+    assert (tmp_path / "streamed.onnx").stat().st_size == (tmp_path / "plain.onnx").stat().st_size
+
+
+def test_weights_that_protobuf_could_not_read_back_are_refused_before_anything_is_written(
+    tmp_path: Path, stored: dict[str, WeightView], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(embedded_weights, "LIMIT", stored["w"].nbytes)
+    model = product_of(stored["w"])
+    with pytest.raises(UsageError, match="do not fit inside") as caught:
+        write_model(model, tmp_path / "model.onnx", None)
+    assert "weights.bin" in str(caught.value)
+    assert not (tmp_path / "model.onnx").exists()
+    assert model.graph.initializers["w0"].const_value is stored["w"]
+
+
+PEAK = """
+import sys
+from pathlib import Path
+import onnx_ir as ir, torch
+from porting.emit import WeightFile, write_model
+from porting.weights import WeightStore, WeightView
+
+def status(field):
+    return int(Path("/proc/self/status").read_text().partition(field + ":")[2].split()[0]) * 1024
+
+source, out, place, count = sys.argv[1], Path(sys.argv[2]), sys.argv[3], int(sys.argv[4])
+store = WeightStore(source)
+view = WeightView.stacked([WeightView.of(store, f"e{i}.weight", torch.float32) for i in range(count)])
+x = ir.val("x", ir.DataType.FLOAT, [count, 2, 4096])
+w = ir.Value(name="w", type=ir.TensorType(view.dtype), shape=view.shape, const_value=view)
+node = ir.node("MatMul", [x, w])
+node.outputs[0].name = "y"
+graph = ir.Graph([x], node.outputs, nodes=[node], initializers=[w], opset_imports={"": 20}, name="g")
+Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
+before = status("VmRSS")
+weights = None if place == "embed" else WeightFile(out)
+write_model(ir.Model(graph, ir_version=10), out / "model.onnx", weights)
+print(status("VmHWM") - before, view.nbytes, sum(file.stat().st_size for file in out.iterdir()))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="peak memory is read from /proc")
+@pytest.mark.parametrize("place", ["beside", "embed"])
+def test_a_stack_of_experts_is_never_whole_in_memory(tmp_path: Path, place: str) -> None:
+    """1.5 GiB of float32 out of 24 experts in FP8; the bar is 1 GiB and a block of rows; it keeps half a GiB."""
+    spec = importlib.util.spec_from_file_location("checkpoints", ROOT / "benchmarks" / "checkpoints.py")
+    assert spec is not None
+    assert spec.loader is not None
+    checkpoints = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(checkpoints)
+    source, out = tmp_path / "source", tmp_path / "out"
+    source.mkdir()
+    out.mkdir()
+    experts = [(f"e{i}.weight", "F8_E4M3", (4096, 4096)) for i in range(24)]
+    scales = [(f"e{i}.weight_scale_inv", "F32", (32, 32)) for i in range(24)]
+    checkpoints.write(source, [*experts, *scales], checkpoints.CONFIG, shards=1)
+    command = [sys.executable, "-c", PEAK, str(source), str(out), place, "24"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    shutil.rmtree(out)
+    peak, weight, written = map(int, done.stdout.split())
+    assert written > weight == 3 << 29
+    assert peak < 1 << 29

@@ -17,6 +17,7 @@ NAMES = (
     "budget",
     "check",
     "evidence",
+    "explanation",
     "keep_tables",
     "parity",
     "port",
@@ -24,6 +25,7 @@ NAMES = (
     "quantization",
     "scheme_map",
     "schemes",
+    "sensitivity",
 )
 
 

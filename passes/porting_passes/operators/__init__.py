@@ -61,6 +61,11 @@ BODIES: dict[tuple[str, str], Callable[[int], ir.Function]] = {
 }
 """(domain, name) -> body of every composite operator."""
 
+FLAT: dict[tuple[str, str], Callable[[int], ir.Function]] = {
+    (module.DOMAIN, module.NAME): module.flat_body for module in (swiglu, gating_top_k)
+}
+"""(domain, name) -> the same meaning without control flow, where a body saves memory by blocks."""
+
 SINCE: dict[tuple[str, str], int] = {(module.DOMAIN, module.NAME): module.SINCE for module in _MODULES}
 """(domain, name) -> the oldest opset at which standard ONNX can say what the operator means."""
 
@@ -70,15 +75,26 @@ TYPES: dict[tuple[str, str], tuple[list[str], list[str]]] = {
 """(domain, name) -> the letters of its inputs and of its outputs."""
 
 
+_CHECKS: dict[tuple[str, str], Callable[[ir.Node], None]] = {
+    (mla_attention.DOMAIN, mla_attention.NAME): mla_attention.check
+}
+"""(domain, name) -> what refuses operands that the operator names and the body does not have yet."""
+
+
 def add_bodies(model: ir.Model) -> None:
     """Give every composite operator that the model or a function of it uses a function body, and import its domain.
 
     Bodies are written for the model's own opset: onnxruntime refuses an inlined operator of another version. Raises
-    PortingError when that is older than an operator's body can be.
+    PortingError when that is older than an operator's body can be, UnsupportedOperatorError for reserved operands.
     """
     opset = model.opset_imports[""]
-    nodes = itertools.chain(model.graph.all_nodes(), *(function.all_nodes() for function in model.functions.values()))
-    used = {(n.domain, n.op_type) for n in nodes} & set(BODIES)
+    used: set[tuple[str, str]] = set()
+    for node in itertools.chain(model.graph.all_nodes(), *(f.all_nodes() for f in model.functions.values())):
+        key = node.domain, node.op_type
+        if key in BODIES:
+            used.add(key)
+        if key in _CHECKS:
+            _CHECKS[key](node)
     for domain, name in sorted(used):
         if opset < SINCE[domain, name]:
             raise PortingError(

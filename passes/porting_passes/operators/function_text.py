@@ -77,3 +77,38 @@ def attribute_is(attribute: str, word: str, result: str) -> str:
         {result}_count = TfIdfVectorizer <mode = "TF", min_gram_length = 1, max_gram_length = 1, max_skip_count = 0,
             ngram_counts = [0], ngram_indexes = [0], pool_strings = ["{word}"]> ({result}_words)
         {result} = Cast <to = 9> ({result}_count)"""
+
+
+def row_blocks(rows: str, width: str, elements: int) -> str:
+    """Nodes that make ``block``, an int64 scalar, how many rows have about so many elements, and ``starts`` of blocks.
+
+    rows, width: names of int64[1] values. There is one block, of padding, where there are no rows.
+    """
+    return f"""
+        block_one = Constant <value = int64 {{1}}> ()
+        block_zero = Constant <value = int64 {{0}}> ()
+        block_axis = Constant <value = int64[1] {{0}}> ()
+        block_elements = Constant <value = int64 {{{elements}}}> ()
+        rows_scalar = Squeeze ({rows}, block_axis)
+        rows_end = Max (rows_scalar, block_one)
+        width_scalar = Squeeze ({width}, block_axis)
+        width_least = Max (width_scalar, block_one)
+        block_fitting = Div (block_elements, width_least)
+        block_most = Max (block_fitting, block_one)
+        block = Min (block_most, rows_end)
+        block_vector = Unsqueeze (block, block_axis)
+        starts = Range (block_zero, rows_end, block)"""
+
+
+def block_of(x: str, result: str) -> str:
+    """Nodes, in the body of a Scan over ``start``, that make a block of rows in float32; zeros where rows end."""
+    return f"""
+        start_vector = Unsqueeze (start, block_axis)
+        end_vector = Add (start_vector, block_vector)
+        block_narrow = Slice ({x}, start_vector, end_vector, block_axis)
+        block_rows = Cast <to = 1> (block_narrow)
+        block_shape = Shape (block_rows)
+        block_met = Gather (block_shape, block_axis)
+        block_lacking = Sub (block_vector, block_met)
+        block_pads = Concat <axis = 0> (block_axis, block_axis, block_lacking, block_axis)
+        {result} = Pad (block_rows, block_pads)"""

@@ -7,19 +7,26 @@ rounded once. scale: float attribute. is_causal 0 or 1: query i sees the keys up
 order the chip multiplies; the meaning is the same. A query that may see no key is not defined.
 
 Operands 6 and 7 are reserved for the latent and the rotary keys of earlier positions, which are all that this attention
-has to keep; until they exist, callers put them in front of latent and k_rope themselves.
+has to keep; until they exist, callers put them in front of latent and k_rope themselves, and a node that has them is
+refused.
 """
 
 from __future__ import annotations
 
 import onnx_ir as ir
 
+from porting_kernels.mla_attention import refuse_reserved
 from porting_passes.operators.function_text import int_attribute, parse
 
 NAME = "MLAAttention"
 DOMAIN = "porting"
 SINCE = 15
 TYPES = "T T T T T T -> T"
+
+
+def check(node: ir.Node) -> None:
+    """Raise UnsupportedOperatorError for a node with reserved operands."""
+    refuse_reserved((i for i, value in enumerate(node.inputs) if value is not None), node.name or node.outputs[0].name)
 
 
 def body(opset: int) -> ir.Function:

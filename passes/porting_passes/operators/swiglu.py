@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
-from porting_passes.operators.function_text import int_attribute, parse
+from porting_passes.operators.function_text import block_of, int_attribute, parse, row_blocks
 
 NAME = "SwiGLU"
 DOMAIN = "porting"
@@ -19,14 +19,16 @@ SINCE = 15
 TYPES = "T -> T"
 
 
-def body(opset: int) -> ir.Function:
-    """The meaning in standard ONNX.
+_BLOCK = 1 << 16
+"""Elements of x in float32 at a time: what is between them and y stays in a cache, and is little beside them."""
 
-    With I the width, interleaved turns the gate's slice 0:I:1 into 0:2I:2 and up's I:2I:1 into 1:2I:2. The sigmoid is
-    spelled with Exp, because onnxruntime's own is off by 1e-4 of its value at -8, and by all of it at -18.
+
+def _parameters() -> str:
+    """Nodes that make slices and numbers of x and the attributes.
+
+    With I the width, interleaved turns the gate's slice 0:I:1 into 0:2I:2 and up's I:2I:1 into 1:2I:2.
     """
-    return parse(
-        f"""{NAME} <interleaved: int = 0, alpha: float = 1.0, limit: float = inf, offset: float = 0.0> (x) => (y) {{
+    return f"""
         {int_attribute("interleaved", "is_interleaved")}
         zero = Constant <value = int64[1] {{0}}> ()
         one = Constant <value = int64[1] {{1}}> ()
@@ -39,25 +41,71 @@ def body(opset: int) -> ir.Function:
         step = Add (one, is_interleaved)
         gate_end = Where (pairs, both, width)
         up_start = Where (pairs, one, width)
-        gate_narrow = Slice (x, zero, gate_end, last, step)
-        gate_all = Cast <to = 1> (gate_narrow)
         most = Constant <value_float: float = @limit> ()
-        gate = Min (gate_all, most)
+        least = Neg (most)
         alpha_scalar = Constant <value_float: float = @alpha> ()
+        one_float = Constant <value = float {{1.0}}> ()
+        shift = Constant <value_float: float = @offset> ()"""
+
+
+def _of_rows(x: str, y: str) -> str:
+    """Nodes that make ``y`` of ``x``, both float32.
+
+    The sigmoid is spelled with Exp, because onnxruntime's own is off by 1e-4 of its value at -8, and by all of it at
+    -18.
+    """
+    return f"""
+        gate_all = Slice ({x}, zero, gate_end, last, step)
+        gate = Min (gate_all, most)
         steep = Mul (gate, alpha_scalar)
         falling = Neg (steep)
         power = Exp (falling)
-        one_float = Constant <value = float {{1.0}}> ()
         divisor = Add (power, one_float)
         swish = Div (gate, divisor)
-        up_narrow = Slice (x, up_start, both, last, step)
-        up_all = Cast <to = 1> (up_narrow)
-        least = Neg (most)
+        up_all = Slice ({x}, up_start, both, last, step)
         up = Clip (up_all, least, most)
-        shift = Constant <value_float: float = @offset> ()
         data = Add (up, shift)
-        product = Mul (swish, data)
-        y = CastLike (product, x)
+        {y} = Mul (swish, data)"""
+
+
+_HEAD = f"{NAME} <interleaved: int = 0, alpha: float = 1.0, limit: float = inf, offset: float = 0.0> (x) => (y)"
+
+
+def flat_body(opset: int) -> ir.Function:
+    """The meaning in standard ONNX, by element-wise operators over all of x: what the legalizer puts in its place."""
+    return parse(
+        f"""{_HEAD} {{ {_parameters()} wide = Cast <to = 1> (x) {_of_rows("wide", "product")}
+        y = CastLike (product, x) }}""",
+        opset,
+        DOMAIN,
+    )
+
+
+def body(opset: int) -> ir.Function:
+    """The same by blocks of rows: memory is that of x, of y and of one copy of y on the way, whatever the dtype.
+
+    Before opset 16 Scan takes no bfloat16: there the copy is in float32.
+    """
+    inside = opset >= 16
+    return parse(
+        f"""{_HEAD} {{
+        {_parameters()}
+        lead = Slice (shape, zero, last)
+        rows = ReduceProd <keepdims = 1> (lead)
+        flat_shape = Concat <axis = 0> (rows, both)
+        flat = Reshape <allowzero = 1> (x, flat_shape)
+        {row_blocks("rows", "both", _BLOCK)}
+        blocks = Scan <num_scan_inputs = 1, body = block_of_rows (int64 start) => (part) {{
+            {block_of("flat", "x_rows")}
+            {_of_rows("x_rows", "product" if inside else "part")}
+            {"part = CastLike (product, x)" if inside else ""}
+        }}> (starts)
+        padded_shape = Concat <axis = 0> (last, width)
+        padded = Reshape (blocks, padded_shape)
+        {"" if inside else "narrow = CastLike (padded, x)"}
+        joined = Slice ({"padded" if inside else "narrow"}, zero, rows, zero)
+        y_shape = Concat <axis = 0> (lead, width)
+        y = Reshape <allowzero = 1> (joined, y_shape)
         }}""",
         opset,
         DOMAIN,

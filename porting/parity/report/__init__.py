@@ -10,7 +10,7 @@ import string
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from porting.parity.report import sections
+from porting.parity.report import language_model, sections
 from porting.parity.report.chart import layer_chart
 from porting.parity.report.markup import Markup, join, tag
 from porting.parity.report.numbers import decibel, scientific
@@ -39,6 +39,8 @@ def render(parity: Mapping[str, Any], port: Mapping[str, Any]) -> str:
             _fidelity(parity),
             sections.interpreter(parity, *_of(parity, "reference")),
             _numerics(parity),
+            language_model.routing(parity, _of(parity, "routing")[0]),
+            language_model.decoder_layers(parity),
             _layers(parity),
             _rewrites(port),
             _remarks(port),

@@ -57,12 +57,13 @@ def language(output: Document) -> Markup | None:
     """An output that holds logits over the next token, as a language model."""
     if "kl_mean" not in output:
         return None
+    tail = f", 99 % of them at most {scientific(output['kl_p99'])}" if "kl_p99" in output else ""
     return tag(
         "p",
         tag("code", output["name"]),
         f" over {count(output['positions'])} tokens: divergence {scientific(output['kl_mean'])} nats a token (largest "
-        f"{scientific(output['kl_max'])}), the same likeliest token at {output['top1_agreement']:.2%}, perplexity "
-        f"{output['perplexity']:.5g} where the reference has {output['perplexity_reference']:.5g}.",
+        f"{scientific(output['kl_max'])}{tail}), the same likeliest token at {output['top1_agreement']:.2%}, "
+        f"perplexity {output['perplexity']:.5g} where the reference has {output['perplexity_reference']:.5g}.",
     )
 
 

@@ -4,6 +4,7 @@ import onnx_ir as ir
 import pytest
 
 from porting_kernels.dtypes import to_numpy, to_torch
+from porting_kernels.errors import UnsupportedOperatorError
 from porting_kernels.mla_attention import mla_attention
 from porting_passes.operators.mla_attention import SINCE
 from porting_passes.schemas import NEWEST_OPSET
@@ -27,3 +28,11 @@ def test_body_equals_kernel(run_outputs, attributes, dtype, opset, keys):
     assert expected.shape == (2, 5, 24)
     scale = np.abs(expected).max()
     np.testing.assert_allclose(got.astype(np.float32), expected, rtol=ROUNDING[dtype], atol=ROUNDING[dtype] * scale)
+
+
+def test_a_node_with_operands_for_a_cache_is_refused(run_outputs):
+    shapes = [(2, 3, 5, 4), (2, 3, 5, 2), (2, 5, 6), (2, 1, 5, 2), (6, 36), (1, 1, 1, 1), (2, 7, 6), (2, 1, 7, 2)]
+    operands = [np.zeros(shape, np.float32) for shape in shapes]
+    with pytest.raises(UnsupportedOperatorError) as caught:
+        run_outputs("MLAAttention", 20, operands, {"scale": 1.0}, [(ir.DataType.FLOAT, 3)])
+    assert "operand 6, the latent of earlier positions and operand 7" in str(caught.value)

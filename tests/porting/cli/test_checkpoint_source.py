@@ -18,32 +18,7 @@ from porting.errors import InvalidInputError, InvalidModelError, UsageError
 from porting.frontends.source import Source
 from porting.target import Target
 
-transformers = pytest.importorskip("transformers")
-tokenizers = pytest.importorskip("tokenizers")
-
-FIELDS = {
-    "vocab_size": 256,
-    "hidden_size": 64,
-    "intermediate_size": 96,
-    "moe_intermediate_size": 48,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 2,
-    "num_key_value_heads": 2,
-    "n_shared_experts": 1,
-    "n_routed_experts": 8,
-    "n_group": 4,
-    "topk_group": 2,
-    "num_experts_per_tok": 3,
-    "first_k_dense_replace": 1,
-    "kv_lora_rank": 32,
-    "q_lora_rank": 48,
-    "qk_rope_head_dim": 16,
-    "qk_nope_head_dim": 16,
-    "v_head_dim": 16,
-    "max_position_embeddings": 128,
-    "initializer_range": 0.2,
-}
-TEXT = "def area(width, height):\n    return width * height\n"
+from .conftest import TEXT
 
 
 def run(command: object, *arguments: object) -> Result:
@@ -51,27 +26,13 @@ def run(command: object, *arguments: object) -> Result:
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A random DeepSeek-V3 of two layers, its text split into bytes, and a text to read."""
-    folder = tmp_path_factory.mktemp("work")
-    torch.manual_seed(0)
-    config = transformers.DeepseekV3Config(**FIELDS)
-    model = transformers.DeepseekV3ForCausalLM(config).eval()
-    for name, buffer in model.named_buffers():
-        if name.endswith("e_score_correction_bias"):
-            buffer.copy_(torch.linspace(-0.3, 0.3, buffer.numel()))
-    model.save_pretrained(folder / "tiny")
-    vocabulary = {text: i for i, text in enumerate(sorted(tokenizers.pre_tokenizers.ByteLevel.alphabet()))}
-    words = tokenizers.Tokenizer(tokenizers.models.BPE(vocabulary, []))
-    words.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
-    words.save(str(folder / "tiny" / "tokenizer.json"))
-    (folder / "text.txt").write_text(TEXT)
-    return folder
+def folder(deepseek: Path) -> Path:
+    return deepseek
 
 
 @pytest.fixture(scope="module")
-def source(folder: Path) -> Source:
-    return frontends.load(str(folder / "tiny"))
+def source(deepseek_source: Source) -> Source:
+    return deepseek_source
 
 
 @pytest.fixture(scope="module")

@@ -17,8 +17,8 @@ def compare(source, ported, samples, *, threads=1):
     found = anchors.find(source, ported, anchors.of_model(ported))
     comparison = LayerComparison(source, ported, found)
     total = LayerSums()
-    for sums, _, _ in in_order(comparison.run, samples, threads):
-        total.merge(sums)
+    for run in in_order(comparison.run, samples, threads):
+        total.merge(run.sums)
     return {layer.anchor.source: layer for layer in comparison.result(total)}
 
 

@@ -165,11 +165,12 @@ def test_markup_is_escaped_once():
 
 def test_a_language_model_is_spoken_of_in_words() -> None:
     output = {
-        "name": "logits", "positions": 4096, "kl_mean": 4.1e-4, "kl_max": 0.2, "top1_agreement": 0.9946,
+        "name": "logits", "positions": 4096, "kl_mean": 4.1e-4, "kl_max": 0.2, "kl_p99": 0.008,
+        "top1_agreement": 0.9946,
         "perplexity": 2.4392, "perplexity_reference": 2.4377,
     }  # fmt: skip
     text = str(sections.language(output))
-    assert "tokens: divergence 4.10e-4 nats a token (largest 0.2)" in text
+    assert "tokens: divergence 4.10e-4 nats a token (largest 0.2, 99 % of them at most 0.008)" in text
     assert "99.46%" in text
     assert "2.4392 where the reference has 2.4377" in text
     assert sections.language({"name": "y"}) is None

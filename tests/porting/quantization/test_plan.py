@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,6 +10,7 @@ from porting.errors import UsageError
 from porting.quantization.plan import QuantizationPlan, module_of, plan_quantization
 from porting.quantization.scheme_map import MapLine, SchemeMap
 from porting.quantization.weight_spec import WeightSpec
+from porting.weights import WeightStore
 
 INT8, INT4 = WeightSpec(), WeightSpec(4, None, "mse")
 L0, L3 = "model.layers.0.", "model.layers.3."
@@ -121,6 +123,33 @@ def test_a_matrix_of_several_stored_tensors_has_one_decision() -> None:
         found.decision([gate, down])
     assert gate in str(caught.value)
     assert down in str(caught.value)
+
+
+EXAMPLES = Path(__file__).parents[3] / "examples"
+ALWAYS = {"norm", "input_layernorm", "post_attention_layernorm", "q_a_layernorm", "kv_a_layernorm", "k_norm"}
+ALWAYS |= {"embed_tokens", "lm_head", "gate", "kv_b_proj"}
+LATENT, INDEXER = {"q_a_proj", "kv_a_proj_with_mqa"}, {"wq_b", "wk", "weights_proj"}
+
+
+@pytest.mark.parametrize(
+    ("family", "runtime", "more"),
+    [
+        ("deepseek_v3", "torch_npu", set()),
+        ("deepseek_v3", "torch_mlu_ops", LATENT),
+        ("deepseek_v32", "torch_npu", LATENT | INDEXER),
+        ("deepseek_v32", "torch_mlu_ops", LATENT | INDEXER),
+    ],
+)
+def test_what_stays_of_the_examples(family: str, runtime: str, more: set[str]) -> None:
+    store = WeightStore(EXAMPLES / f"tiny_{family}")
+    shapes = {name: entry.shape for name, entry in store.entries.items()}
+    found = plan_quantization(shapes, scheme="w8a8", runtime=runtime, family=family)
+    leaves = {keep: {name.split(".")[-2] for name, d in found.items() if d.keep == keep} for keep in (True, False)}
+    assert leaves[True] - ALWAYS == more
+    assert (
+        leaves[False]
+        == {"q_a_proj", "q_b_proj", "kv_a_proj_with_mqa", "o_proj", "gate_proj", "up_proj", "down_proj"} - more
+    )
 
 
 def test_modules_of_stored_tensors() -> None:

@@ -21,6 +21,7 @@ from porting.quantization.weight_spec import WeightSpec
 from porting.simulation.weight_cache import CachedWeight, WeightCache
 from porting.weights import WeightStore, WeightView
 from porting_kernels.weight_quantization import Findings
+from porting_passes.declared import DeclaredTensor, UnboundWeightError
 
 Experts = tuple[WeightStore, torch.Tensor]
 BUDGET = 8 << 20
@@ -277,3 +278,11 @@ def test_a_grouped_product_asks_for_the_experts_that_have_rows(experts: Experts)
     assert torch.equal(codes[2], plain(values)[0][2])
     assert store.data_bytes_read == once
     assert CachedWeight(weight.scale, cache, torch.float64)[0].dtype == torch.float64
+
+
+def test_a_weight_that_is_only_declared_has_shapes_and_no_contents() -> None:
+    declared = DeclaredTensor(ir.DataType.BFLOAT16, (3, 4, 256), lambda look_up: look_up("w"), "w")
+    weight = quantize_weight(declared, WeightSpec(4, 128))
+    assert (weight.codes.dims, weight.scale.dims, weight.codes.name) == ((3, 4, 256), (3, 4, 2), "w/codes")
+    with pytest.raises(UnboundWeightError):
+        weight.codes.numpy()

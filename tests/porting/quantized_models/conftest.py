@@ -184,3 +184,64 @@ def scheme() -> type[Scheme]:
 def routing() -> type[Routing]:
     """The routers of a model, watched or forced."""
     return Routing
+
+
+FIELDS = {
+    "architectures": ["DeepseekV3ForCausalLM"], "model_type": "deepseek_v3", "attention_bias": False,
+    "hidden_act": "silu",
+    "hidden_size": 64, "intermediate_size": 160, "moe_intermediate_size": 48, "num_hidden_layers": 3,
+    "first_k_dense_replace": 1, "moe_layer_freq": 1, "num_attention_heads": 4, "num_key_value_heads": 4,
+    "q_lora_rank": 48, "kv_lora_rank": 32, "qk_nope_head_dim": 16, "qk_rope_head_dim": 8, "v_head_dim": 16,
+    "n_routed_experts": 8, "n_shared_experts": 1, "num_experts_per_tok": 3, "n_group": 4, "topk_group": 2,
+    "norm_topk_prob": True, "routed_scaling_factor": 1.5, "scoring_func": "sigmoid", "topk_method": "noaux_tc",
+    "num_nextn_predict_layers": 0, "rms_norm_eps": 1e-6, "rope_theta": 10000.0, "rope_scaling": None,
+    "max_position_embeddings": 256, "tie_word_embeddings": False, "torch_dtype": "bfloat16", "vocab_size": 256,
+    "initializer_range": 0.15,
+}  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def random_checkpoint(fp8_layout: ModuleType) -> Callable[..., Path]:
+    """(folder, seed, outliers=factor, **fields) -> a DeepSeek-V3 of random weights in the FP8 layout.
+
+    Norms and router biases are random too. outliers: five channels of every norm before linear layers are multiplied by
+    it, and the weights that read them divided: the same function, with activations that stand out.
+    """
+    transformers = pytest.importorskip("transformers")
+
+    def write(folder: Path, seed: int, *, outliers: float = 1.0, **fields: object) -> Path:
+        config = {**FIELDS, **fields}
+        torch.manual_seed(seed)
+        own = transformers.DeepseekV3Config(**config, attn_implementation="eager", experts_implementation="eager")
+        state = transformers.DeepseekV3ForCausalLM(own).state_dict()
+        for name, tensor in state.items():
+            if tensor.ndim == 1:
+                tensor += torch.randn_like(tensor) * (0.2 if "bias" in name else 0.1)
+        _plant(state, outliers)
+        folder.mkdir(parents=True, exist_ok=True)
+        fp8_layout.write(folder, config, fp8_layout.encode(state))
+        return folder
+
+    return write
+
+
+_READERS = {
+    "input_layernorm": ("self_attn.q_a_proj", "self_attn.kv_a_proj_with_mqa"),
+    "post_attention_layernorm": (
+        "mlp.gate_proj", "mlp.up_proj", "mlp.gate", "mlp.shared_experts.gate_proj", "mlp.shared_experts.up_proj",
+        "mlp.experts.gate_up_proj",
+    ),
+}  # fmt: skip
+
+
+def _plant(state: dict[str, torch.Tensor], factor: float) -> None:
+    channels = torch.arange(3, 53, 10)
+    for name, tensor in state.items():
+        layer, _, norm = name.removesuffix(".weight").rpartition(".")
+        if norm in _READERS:
+            tensor[channels] *= factor
+            for reader in _READERS[norm]:
+                for suffix in (".weight", ""):
+                    weight = state.get(f"{layer}.{reader}{suffix}")
+                    if weight is not None:
+                        weight[..., channels] /= factor
