@@ -52,10 +52,10 @@ def prepare(contender: str, case: str, threads: int) -> harness.Run:
         x = torch.randint(-128, 128, (tokens * SLOTS, K), dtype=torch.int8)
         w = torch.randint(-128, 128, (EXPERTS, N, K), dtype=torch.int8)
         work = {"torch loop": _integer_loop, "kernel": _quantized_kernel}[contender](x, w, offsets)
-        return lambda: {} if work() is None else {}
-    x = torch.randn(tokens * SLOTS, K).to(getattr(torch, dtype))
-    w = torch.empty(EXPERTS, N, K, dtype=x.dtype).normal_()
-    work = {"torch loop": _loop, "kernel": _kernel, "body": _body}[contender](x, w, offsets, threads)
+    else:
+        x = torch.randn(tokens * SLOTS, K).to(getattr(torch, dtype))
+        w = torch.empty(EXPERTS, N, K, dtype=x.dtype).normal_()
+        work = {"torch loop": _loop, "kernel": _kernel, "body": _body}[contender](x, w, offsets, threads)
 
     def run() -> dict[str, Any]:
         work()
