@@ -245,3 +245,9 @@ def _plant(state: dict[str, torch.Tensor], factor: float) -> None:
                     weight = state.get(f"{layer}.{reader}{suffix}")
                     if weight is not None:
                         weight[..., channels] /= factor
+
+
+@pytest.fixture(scope="session")
+def plant() -> Callable[[dict[str, torch.Tensor], float], None]:
+    """(state of a DeepSeek-V3 as transformers names it, factor): channels that stand out, in place."""
+    return _plant
