@@ -45,7 +45,7 @@ def test_the_commands_of_a_page_run_in_order(page: Path, lines: list[str], tmp_p
 
 
 def test_every_option_is_documented_by_its_help() -> None:
-    for name in ("port", "check", "verify", "simulate", "reference"):
+    for name in ("port", "check", "verify", "simulate", "reference", "sensitivity", "explain"):
         command = [sys.executable, "-m", "porting", name, "--help"]
         path = os.pathsep.join(str(ROOT / p) for p in ("", "passes", "kernels"))
         text = subprocess.run(

@@ -48,6 +48,8 @@ def _examples(absorbed: int) -> Callable[[np.random.Generator], Iterable[Example
 
 
 DECOMPOSITIONS = tuple(
-    Decomposition(name, "MLAAttention", _reordered(to), _CONTRACT, _examples(to), _lacks(to), domain="porting")
+    Decomposition(
+        name, "MLAAttention", _reordered(to), _CONTRACT, _examples(to), _lacks(to), domain="porting", variant=True
+    )
     for name, to in (("mla_absorb", 1), ("mla_expand", 0))
 )

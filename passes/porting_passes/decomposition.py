@@ -29,6 +29,8 @@ class Decomposition:
     input value or a constant is allowed). The nodes it emits depend on the same facts as ``applies`` only. Raises
     BuildError where the opset has no form.
     last_resort: considered only when no other candidate gives a legal form, because its contract excludes something.
+    variant: the same operator in another form, which counts only where that is legal as it stands: two variants that
+    lead to each other are no way out.
     """
 
     name: str
@@ -39,6 +41,7 @@ class Decomposition:
     applies: Callable[[ir.Node, int], str | None] = lambda node, opset: None
     domain: str = ""
     last_resort: bool = False
+    variant: bool = False
 
 
 @dataclasses.dataclass(frozen=True)

@@ -188,7 +188,7 @@ class Legalize(ir.passes.InPlacePass):
                 if isinstance(verdict, Legal):
                     total += node_cost(new, self._dims)
                     continue
-                below = self._search(new, depth + 1, path)
+                below = _Plan(None) if candidate.variant else self._search(new, depth + 1, path)
                 if below.cost is None:
                     reason = verdict.reasons[0]
                     lacking.append(

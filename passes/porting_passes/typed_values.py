@@ -57,7 +57,7 @@ class TypedValues:
     def declare_narrow(self, value: ir.Value) -> None:
         """A float32 value whose producer now gives the narrow form."""
         if value.dtype == WIDE:
-            value.dtype = self._target
+            value.type = ir.TensorType(self._target)  # a clone of the model shares the old one
             self._narrow[value] = value
 
     def narrow(self, value: ir.Value) -> ir.Value:

@@ -12,7 +12,7 @@ two engines may be apart: ``tie`` times its magnitude, at least ``tie`` steps.
 The experts of a language model are treated alike: after each router the simulation goes on with onnxruntime's choice,
 and a choice that differs is excused, and counted, only at a near tie (see ``routing``).
 
-A bfloat16 file runs widened to float32 (see ``widen``).
+A bfloat16 model runs widened to float32 in both engines (see ``widen``).
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from porting.parity.forcing import Forcing
 from porting.parity.metrics import Accumulator, Metrics
 from porting.parity.routing import Router
 from porting.parity.sampling import Sample, fit, in_order
-from porting.parity.widen import widened
+from porting.parity.widen import widened, widened_model
 from porting.simulation.interpreter import Interpreter
 from porting_kernels import dtypes
 from porting_passes.constants import constant_of
@@ -124,15 +124,16 @@ def measure_fidelity(
     tie: relative distance from the border between two codes within which either code is right, and relative error of a
     router's logits within which either choice is. routers: whose choices are compared.
     """
-    against = stock_runtime.NAME
-    if _has_bfloat16(ported):
-        against += ", bfloat16 widened to float32"
+    against, widen = stock_runtime.NAME, _has_bfloat16(ported)
+    if widen:
+        against += ", bfloat16 widened to float32 on both sides"
+        ported = widened_model(ported)
     quantizers = {node.outputs[0].name or "": node for node in ported.graph if _is_quantizer(node)}
     by_row = {node.outputs[1].name or "": node for node in quantizers.values() if len(node.outputs) == 2}
     chosen = [router for router in routers if router.can_be_forced]
     extra = [*quantizers, *(name for r in chosen for name in (r.ported_logits, r.ported_ids) if name is not None)]
     try:
-        session = stock_session(file, extra_outputs=extra, widen=_has_bfloat16(ported))
+        session = stock_session(file, extra_outputs=extra, widen=widen)
     except stock_runtime.RefusedError as error:
         return Fidelity(against, not_measured=f"it does not load {file.name}: {str(error).splitlines()[0]}")
     simulation = Interpreter(ported)

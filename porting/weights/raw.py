@@ -19,7 +19,10 @@ _NAMES = {dtype: name for name, dtype in DTYPES.items()}
 
 
 def leave_in_file(model: ir.Model) -> None:
-    """Replace large floating external tensors of a model by views, which are read with ``pread`` and never mapped."""
+    """Replace large external weights of a model by views, which are read with ``pread`` and never mapped.
+
+    Floating ones, and the int8 codes of quantized ones.
+    """
     reader = Reader()
     for graph in model.graphs():
         for value in graph.initializers.values():
@@ -30,7 +33,7 @@ def leave_in_file(model: ir.Model) -> None:
 
 def _view(tensor: ir.ExternalTensor, reader: Reader) -> WeightView | None:
     """None for a type that views do not have."""
-    if tensor.dtype not in (ir.DataType.FLOAT, ir.DataType.FLOAT16, ir.DataType.BFLOAT16):
+    if tensor.dtype not in (ir.DataType.FLOAT, ir.DataType.FLOAT16, ir.DataType.BFLOAT16, ir.DataType.INT8):
         return None
     dtype = dtypes.torch_dtype(tensor.dtype)
     shape = tuple(int(n) for n in tensor.shape.numpy())

@@ -55,6 +55,17 @@ def test_the_edges_stay_float32_and_the_inside_is_narrow(target: ir.DataType, ch
     assert provenance.of(graph.node(1).outputs[0]).sources == ("c",)
 
 
+def test_a_clone_keeps_its_types() -> None:
+    """onnx_ir's clones share the type objects of their values."""
+    model = network()
+    InferShapes()(model)
+    clone = model.clone()
+    before = {v.name: v.dtype for node in clone.graph for v in node.outputs}
+    ConvertDtype(F16)(model)
+    assert {v.name: v.dtype for node in clone.graph for v in node.outputs} == before
+    assert before["a"] == F32
+
+
 def test_float16_results_agree_with_float32_to_half_precision(run_onnxruntime, random_feeds) -> None:
     model = network()
     feeds = random_feeds(model)

@@ -71,3 +71,22 @@ def test_where_neither_order_is_legal_both_are_told() -> None:
     tried = dict(failure.candidates)
     assert "MLAAttention is illegal" in tried["mla_absorb"]
     assert tried["mla_expand"] == "it is in this order already"
+
+
+def test_a_surface_that_has_neither_order_gets_plain_operators() -> None:
+    """The two orders lead to each other; the search must not go round."""
+    neither = OperatorSet.from_json(
+        {
+            "surface": "made up",
+            "opset": 20,
+            "unlisted": "legal",
+            "unlisted_reason": {"reason": "anything plain", "source": "the manual"},
+            "rows": [],
+            "refused": {"porting.MLAAttention": {"reason": "no attention", "source": "the manual"}},
+        }
+    )
+    model = model_of("")
+    result = Legalize(neither)(model)
+    assert result.failures == []
+    assert {"MatMul", "Softmax"} <= {node.op_type for node in model.graph}
+    assert all(node.domain == "" for node in model.graph)

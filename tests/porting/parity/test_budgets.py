@@ -31,8 +31,10 @@ def test_defaults_are_what_the_documents_promise():
         "cosine": 0.99, "sqnr_db": 20.0, "nonfinite_count": 0.0, "mismatch_fraction": 0.02,
     }  # fmt: skip
     for dtype, bound in (("float32", 1e-5), ("float16", 2e-3), ("bfloat16", 1.6e-2)):
-        for question in ("outputs", "isolated", "fidelity"):
+        for question in ("outputs", "isolated"):
             assert budget.bound(question, "rel_l2", scheme="none", dtype=dtype, default=-1) == bound
+    for dtype, bound in (("float32", 1e-5), ("float16", 2e-3), ("bfloat16", 1e-5)):
+        assert budget.bound("fidelity", "rel_l2", scheme="none", dtype=dtype, default=-1) == bound
 
 
 def test_every_default_limit_has_a_source():

@@ -39,6 +39,17 @@ def test_the_same_logits_do_not_diverge() -> None:
     assert (m.kl_mean, m.top1_agreement, m.perplexity) == (0.0, 1.0, m.perplexity_reference)
 
 
+def test_perplexities_of_a_short_text_are_not_held_against_each_other() -> None:
+    generator = torch.Generator().manual_seed(1)
+    for tokens, known in ((1000, False), (1001, True)):
+        r = torch.randn(1, tokens, 5, generator=generator)
+        sums = LanguageSums()
+        sums.update(r, r * 1.1, torch.randint(0, 5, (1, tokens), generator=generator))
+        m = sums.metrics()
+        assert m is not None
+        assert m.perplexity_ratio == (m.perplexity / m.perplexity_reference if known else None)
+
+
 def test_the_tail_is_what_99_of_100_positions_keep() -> None:
     """One position of 200 diverges by far, two by less: the third largest is the 198th of 200."""
     reference = torch.zeros(1, 200, 3)
