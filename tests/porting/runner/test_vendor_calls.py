@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 import onnx_ir as ir
@@ -179,8 +180,8 @@ CAMBRICON: dict[str, tuple[str, str, str, str]] = {
     "another activation": ("swiglu", "'silu'", "'swiglu'", "act_mode is one of"),
     "epsilon by another place": ("rms_norm", "None, None, eps, False", "None, eps, None, False", "lacks eps"),
     "residual in the place of the weight": ("add_rms_norm", "residual, gamma, None", "gamma, residual, None", "gamma is"),
-    "sine and cosine of other types of rotation": ("rotary_half_16_narrow", "False, False, False", "True, False, False",
-                                                   "turn by one angle"),
+    "tables of the other kind of pairs": ("rotary_half_16_narrow", "False, False, False", "True, False, False",
+                                          "turn by one angle"),
     "length lost": ("rotary_half_16_narrow", "tokens(x)", "rows(x)", "max_seqlen is 5"),
     "operands of rotation swapped": ("rotary_half_16_narrow", "copied(x), sin", "sin, copied(x)", "input (b, s, n, d)"),
     "mask in the place of slopes": ("attention_masked", "None, attn_bias", "attn_bias, None", "alibi_slope is"),
@@ -255,7 +256,7 @@ def test_a_function_that_writes_into_its_argument_gets_a_copy(torch_mlu_ops: Mod
     before: dict[str, torch.Tensor] = {}
     bind = VendorCalls(operators).bind
 
-    def watched(node: ir.Node, attributes: dict[str, object]) -> Callable[..., object] | None:
+    def watched(node: ir.Node, attributes: Mapping[str, Any]) -> Callable[..., Any] | None:
         call = bind(node, attributes)
         return None if call is None else lambda x, *rest: (before.update(x=x, as_it_was=x.clone()), call(x, *rest))[1]
 
