@@ -219,10 +219,14 @@ class Legalize(ir.passes.InPlacePass):
         attributes = attribute_key(node)
         if attributes is None:
             return None
+        # A composite operator may come out of its own decomposition (the other order of products). There it has no
+        # reader yet, and must be the same node as in the graph, or the two plans would go round in a circle.
+        alone = bool(node.domain) and len(node.outputs) == 1
+        reading = (lambda v: ()) if alone else (lambda v: (used(v), v.is_graph_output()))
         return (
             *(node.domain, node.op_type, node.overload, attributes, tuple(type_key(v) for v in node.inputs)),
             tuple(filled(v) for v in node.inputs) if node.domain else (),
-            tuple((type_key(v), used(v), v.is_graph_output()) for v in node.outputs),
+            tuple((type_key(v), *reading(v)) for v in node.outputs),
         )
 
 

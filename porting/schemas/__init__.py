@@ -9,6 +9,7 @@ budget          a file for ``--budget``
 check           ``porting check --json``
 explanation     ``porting explain --json``
 backends        ``porting backends --json``
+placement       ``placement.json``
 quantization    ``quantization.json``
 sensitivity     ``porting sensitivity --json``
 schemes         ``porting/quantization/schemes.json``

@@ -20,6 +20,7 @@ NAMES = (
     "explanation",
     "keep_tables",
     "parity",
+    "placement",
     "port",
     "provenance",
     "quantization",

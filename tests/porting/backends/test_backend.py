@@ -16,7 +16,7 @@ def test_surfaces_by_name() -> None:
     assert backend.surface("atc-onnx") is backend.surface()
     with pytest.raises(backends.UnknownSurfaceError) as caught:
         backend.surface("atc_onnx")
-    assert (caught.value.required, caught.value.fix) == ("atc-onnx", "did you mean 'atc-onnx'?")
+    assert (caught.value.required, caught.value.fix) == ("atc-onnx, torch_npu", "did you mean 'atc-onnx'?")
 
 
 def test_schemes_and_dtypes() -> None:

@@ -10,7 +10,7 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 
-from porting import backends
+from porting import backends, schemas
 from porting.errors import RunnerError
 from porting.runner.device_run import DeviceRun
 from porting.simulation.interpreter import Interpreter
@@ -54,6 +54,7 @@ def test_outputs_and_placement(torch_npu: ModuleType) -> None:
     want = dtypes.to_numpy(Interpreter(port().executable).run(feeds())["y"])
     np.testing.assert_array_equal(got["y"], want)
     placement = run.placement()
+    schemas.validate("placement", placement)
     assert placement["stand_in"] is True
     assert placement["modules"] == {"torch_npu": "stand-in"}
     assert placement["calls"] == {"torch": 8, "torch_npu.npu_rms_norm": 1, "torch_npu.npu_swiglu": 1}

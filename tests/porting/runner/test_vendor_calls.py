@@ -179,7 +179,7 @@ CAMBRICON: dict[str, tuple[str, str, str, str]] = {
     "gate not asked for": ("swiglu", "'silu', True", "'silu', False", "gated silu"),
     "another activation": ("swiglu", "'silu'", "'swiglu'", "act_mode is one of"),
     "epsilon by another place": ("rms_norm", "None, None, eps, False", "None, eps, None, False", "lacks eps"),
-    "residual in the place of the weight": ("add_rms_norm", "residual, gamma, None", "gamma, residual, None", "gamma is"),
+    "residual in another place": ("add_rms_norm", "residual, gamma, None", "gamma, residual, None", "gamma is"),
     "tables of the other kind of pairs": ("rotary_half_16_narrow", "False, False, False", "True, False, False",
                                           "turn by one angle"),
     "length lost": ("rotary_half_16_narrow", "tokens(x)", "rows(x)", "max_seqlen is 5"),
