@@ -93,3 +93,25 @@ def _divide(graph: ir.Graph, group: SmoothGroup, factors: torch.Tensor, names: N
     group.norm.replace_input_with(len(group.norm.inputs) - 1, value)
     if not (group.weight.uses() or group.weight.is_graph_output()):
         graph.initializers.pop(group.weight.name or "", None)
+    _no_longer_equal(group)
+
+
+def _no_longer_equal(group: SmoothGroup) -> None:
+    """What the normalization gives, and whatever moves its rows about, is not the source's value any more.
+
+    Behind the products it is again.
+    """
+    weights = {reader.value for reader in group.readers}
+    pending = [group.result]
+    while pending:
+        value = pending.pop()
+        origin = provenance.of(value)
+        rules = tuple(dict.fromkeys((*origin.rules, RULE)))
+        provenance.set_(value, dataclasses.replace(origin, equal=False, rules=rules))
+        for node, _ in value.uses():
+            if weights.isdisjoint(node.inputs):
+                pending += [out for out in node.outputs if out.dtype == value.dtype and RULE not in _rules(out)]
+
+
+def _rules(value: ir.Value) -> tuple[str, ...]:
+    return provenance.of(value).rules
