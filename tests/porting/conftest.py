@@ -12,7 +12,7 @@ import pytest
 
 from porting.runner import vendor_calls
 
-STAND_INS = Path(__file__).resolve().parents[2] / "standins"
+STAND_INS = Path(__file__).resolve().parents[1] / "standins"
 
 
 @pytest.fixture
