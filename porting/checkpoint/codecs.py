@@ -33,7 +33,7 @@ Spec = WeightSpec | BlockSpec
 
 @dataclasses.dataclass(frozen=True)
 class Encoded:
-    """codes: [rows, columns], int8 or float8. scale: float32, a row a row (or a block of rows). bias: [rows, slices]."""
+    """codes: [rows, columns], int8 or float8. scale: float32 [rows (or blocks), groups]. bias: [rows, slices]."""
 
     codes: torch.Tensor
     scale: torch.Tensor
