@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import hashlib
+import mmap
 import os
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Protocol
 
+import numpy as np
+
 PARTIAL = ".partial"
-_FLUSH = 64 << 20
-"""Bytes after which writing to the disk is begun, so that the last wait is short."""
+_BUFFER = 8 << 20
+_ALIGNED = 4096
+"""What places, lengths and memory of direct writing are a multiple of; no disk in use asks for more."""
 _HELD = 32 << 20
 """Bytes that may wait for their turn, so that digest and disk see the file from its begin to its end."""
 _READ = 4 << 20
@@ -80,7 +86,8 @@ class NullSink:
 class ShardFile(NullSink):
     """``path``, under another name until ``finish``: one that does not end in .safetensors, which loaders look for.
 
-    flusher: a thread that brings to the disk what is written, beside the writing. Raises OSError as the disk does.
+    Bytes go past the page cache where the file system lets them: copying them there costs more than the disk does, and
+    takes the room of the source. flusher: a thread that writes beside the digest. Raises OSError as the disk does.
     """
 
     def __init__(self, path: Path, flusher: ThreadPoolExecutor) -> None:
@@ -88,52 +95,111 @@ class ShardFile(NullSink):
         self._path = path
         self._partial = path.with_name(path.name + PARTIAL)
         self._flusher = flusher
-        self._flush: Future[Any] | None = None
-        self._descriptor = os.open(self._partial, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
-        self._unflushed = 0
+        self._flush: Future[None] | None = None
+        self._file = DirectFile(self._partial)
+        self._buffer, self._other = mmap.mmap(-1, _BUFFER), mmap.mmap(-1, _BUFFER)
+        self._filled = 0
+        self._begin = 0
 
     def _write(self, offset: int, data: memoryview) -> None:
+        if self._scattered:
+            self._settle()
+            self._file.write(offset, data)
+            return
         done = 0
         while done < len(data):
-            done += os.pwrite(self._descriptor, data[done:], offset + done)
-        self._unflushed += done
-        if self._unflushed >= _FLUSH and (self._flush is None or self._flush.done()):
-            if self._flush is not None:
-                self._flush.result()
-            self._unflushed = 0
-            self._flush = self._flusher.submit(os.fdatasync, self._descriptor)
+            count = min(len(data) - done, _BUFFER - self._filled)
+            place = np.frombuffer(self._buffer, np.uint8, count, self._filled)
+            np.copyto(place, np.frombuffer(data, np.uint8, count, done))  # Lets other threads run, unlike a slice.
+            self._filled += count
+            done += count
+            if self._filled == _BUFFER:
+                self._send()
+
+    def _send(self) -> None:
+        """Give the buffer to the flusher and go on with the other one, once that is written."""
+        if self._flush is not None:
+            self._flush.result()
+        full, self._buffer, self._other = self._buffer, self._other, self._buffer
+        self._flush = self._flusher.submit(self._file.write, self._begin, memoryview(full)[: self._filled])
+        self._begin += self._filled
+        self._filled = 0
+
+    def _settle(self) -> None:
+        """Everything is in the file, and the buffers are empty."""
+        if self._filled:
+            self._send()
+        if self._flush is not None:
+            self._flush.result()
+            self._flush = None
 
     def finish(self) -> str:
         """Bring all to the disk, give the file its name, and bring that to the disk."""
-        if self._flush is not None:
-            self._flush.result()
-        os.fsync(self._descriptor)
+        self._settle()
         if self._scattered:
-            self._digest = _digest_of(self._descriptor)
-        # What was written is not read again soon: the page cache is better used for the source.
-        os.posix_fadvise(self._descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
-        os.close(self._descriptor)
-        self._descriptor = -1
+            self._digest = _digest_of(self._partial)
+        self._file.close(sync=True)
         os.rename(self._partial, self._path)
         sync_folder(self._path.parent)
         return f"sha256:{self._digest.hexdigest()}"
 
     def abandon(self) -> None:
         """Remove what was written."""
-        if self._descriptor >= 0:
-            if self._flush is not None:
-                self._flush.exception()
-            os.close(self._descriptor)
-            self._descriptor = -1
+        if self._flush is not None:
+            self._flush.exception()
+        self._file.close(sync=False)
         self._partial.unlink(missing_ok=True)
 
 
-def _digest_of(descriptor: int) -> Any:
+class DirectFile:
+    """A new file written in large pieces, past the page cache where they are aligned and the file system can do it."""
+
+    def __init__(self, path: Path) -> None:
+        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
+        self._direct = hasattr(os, "O_DIRECT")
+        try:
+            self._descriptor = os.open(path, flags | getattr(os, "O_DIRECT", 0), 0o644)
+        except OSError as error:
+            if error.errno != errno.EINVAL:
+                raise
+            self._direct = False
+            self._descriptor = os.open(path, flags, 0o644)
+
+    def write(self, offset: int, data: memoryview) -> None:
+        """Write all of it. OSError."""
+        done = 0
+        if self._direct and offset % _ALIGNED == 0:
+            whole = len(data) - len(data) % _ALIGNED
+            try:
+                done = os.pwrite(self._descriptor, data[:whole], offset) if whole else 0
+            except OSError as error:
+                if error.errno != errno.EINVAL:
+                    raise
+        if self._direct and done < len(data):
+            # An odd end, a disk that is nearly full, or one that wants other alignment: from here on as usual.
+            flags = fcntl.fcntl(self._descriptor, fcntl.F_GETFL)
+            fcntl.fcntl(self._descriptor, fcntl.F_SETFL, flags & ~os.O_DIRECT)
+            self._direct = False
+        while done < len(data):
+            done += os.pwrite(self._descriptor, data[done:], offset + done)
+
+    def close(self, *, sync: bool) -> None:
+        """Close it, with all of it on the disk if asked. A second time does nothing."""
+        if self._descriptor < 0:
+            return
+        try:
+            if sync:
+                os.fsync(self._descriptor)
+        finally:
+            os.close(self._descriptor)
+            self._descriptor = -1
+
+
+def _digest_of(path: Path) -> Any:
     digest = hashlib.sha256()
-    offset = 0
-    while chunk := os.pread(descriptor, _READ, offset):
-        digest.update(chunk)
-        offset += len(chunk)
+    with open(path, "rb") as stream:
+        while chunk := stream.read(_READ):
+            digest.update(chunk)
     return digest
 
 
