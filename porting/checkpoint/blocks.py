@@ -10,8 +10,8 @@ from porting.errors import UsageError
 
 PROCESS = 640 << 20
 """Resident memory of the interpreter, torch, and the headers of a checkpoint of 90,000 tensors."""
-_ELEMENTS = 8 << 20
-"""Of a block, where there is memory for it: an expert of DeepSeek-V3 in two."""
+_ELEMENTS = 4 << 20
+"""Of a block, where there is memory for it: an expert of DeepSeek-V3 in four."""
 _TOUCHED = 2
 """The allocator keeps about as much again as is in use."""
 

@@ -45,7 +45,7 @@ class Silent(Progress):
 class Terminal(Progress):
     """A bar with rate and time left, on standard error."""
 
-    def __init__(self) -> None:
+    def __init__(self, verb: str) -> None:
         self._bar = Bar(
             TextColumn("{task.description}"),
             BarColumn(),
@@ -55,7 +55,7 @@ class Terminal(Progress):
             console=Console(stderr=True),
             speed_estimate_period=120,
         )
-        self._task = self._bar.add_task("convert", total=None)
+        self._task = self._bar.add_task(verb, total=None)
 
     def begin(self, total: int) -> None:
         """The bytes that there are."""
@@ -87,7 +87,8 @@ class Terminal(Progress):
 class Lines(Progress):
     """A line every ten seconds, and one at the end, on standard error."""
 
-    def __init__(self) -> None:
+    def __init__(self, verb: str) -> None:
+        self._verb = verb
         self._lock = threading.Lock()
         self._start = self._said = time.monotonic()
         self._done = self._skipped = self._total = 0
@@ -129,10 +130,10 @@ class Lines(Progress):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if kind is None:
-            self._name = "converted"
+            self._name = self._verb
             self._say(time.monotonic())
 
 
-def for_terminal() -> Progress:
-    """A bar where standard error is a terminal, lines elsewhere."""
-    return Terminal() if sys.stderr.isatty() else Lines()
+def for_terminal(verb: str) -> Progress:
+    """A bar where standard error is a terminal, lines elsewhere. verb: what is done, in one word."""
+    return Terminal(verb) if sys.stderr.isatty() else Lines(verb)

@@ -55,9 +55,9 @@ def command(
     conversion = Conversion(Source(src), scheme, formats, chosen)
     start = time.monotonic()
     if out is None:
-        found = dry_run(conversion, threads=threads, memory=memory, progress=for_terminal())
+        found = dry_run(conversion, threads=threads, memory=memory, progress=for_terminal("convert"))
     else:
-        found = convert(conversion, out, threads=threads, memory=memory, progress=for_terminal())
+        found = convert(conversion, out, threads=threads, memory=memory, progress=for_terminal("convert"))
     _print(conversion, found, out, time.monotonic() - start)
 
 
