@@ -25,8 +25,9 @@ _SUFFIX = re.compile(r"\.weight$")
 class Decoded:
     """A weight of a converted folder. rows, columns: of the matrix that it stands for.
 
-    limit: its largest code, 0 for floats. codes: the stored tensor; each of its rows is ``rows_a_row`` rows of the matrix. scale: float32 (rows or blocks of
-    them, groups or blocks). factors: of columns, where smoothing has divided by them.
+    limit: its largest code, 0 for floats. codes: the stored tensor; each of its rows is ``rows_a_row`` rows of the
+    matrix. scale: float32 (rows or blocks of them, groups or blocks). factors: of columns, where smoothing has divided
+    by them.
     """
 
     store: WeightStore
