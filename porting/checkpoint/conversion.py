@@ -92,13 +92,13 @@ def convert(
         record = Record.resumed(out, conversion.asked())
         _require_room(layouts, record, out)
         out.mkdir(exist_ok=True)
+        if not record.path.exists():
+            record.save()  # First of all: a folder with anything else, but without it, is not ours.
         for layout in layouts:
             (out / layout.folder).mkdir(exist_ok=True)
             for stale in (out / layout.folder).glob(f"*{PARTIAL}"):
                 stale.unlink()
-        _refuse_strangers(layouts, record, out)
-        if not record.path.exists():
-            record.save()
+        _refuse_strangers(layouts, out)
 
         def done(written: Written) -> None:
             record.add(_name(layouts[written.number], written.shard.name), written)
@@ -197,7 +197,7 @@ def _require_ours(out: Path) -> None:
             )
 
 
-def _refuse_strangers(layouts: Sequence[FormatLayout], record: Record, out: Path) -> None:
+def _refuse_strangers(layouts: Sequence[FormatLayout], out: Path) -> None:
     """Weight files that are none of ours would be loaded with the others: xLLM takes every one of a folder."""
     for layout in layouts:
         ours = {shard.name for shard in layout.shards()}
