@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import resource
@@ -205,16 +206,25 @@ def test_an_interrupt_ends_cleanly(whole: dict[str, bytes], source_folder: Path,
     assert contents(out) == whole
 
 
+def changed(path: Path) -> int:
+    """When, in nanoseconds; 0 for what is not there (any more)."""
+    try:
+        return path.stat().st_mtime_ns
+    except FileNotFoundError:
+        return 0
+
+
 def kill_and_go_on(source: Path, out: Path, whole: dict[str, bytes], kills: int, seed: int) -> int:
     """Kill runs on OUT at random moments after they have begun to write; then let one end. Returns how many died."""
     random = np.random.default_rng(seed)
     died = 0
     for _ in range(kills):
+        begin = time.time_ns()
         run = start(source, out)
-        while not out.exists() and run.poll() is None:
+        while run.poll() is None and not any(changed(path) > begin for path in [out, *out.rglob("*")]):
             time.sleep(0.001)
         try:
-            run.wait(timeout=float(random.uniform(0, 0.25)))
+            run.wait(timeout=float(random.uniform(0, 0.15)))
         except subprocess.TimeoutExpired:
             run.kill()
             run.wait()
@@ -266,8 +276,6 @@ def test_odd_sizes_are_aligned_and_readable(converted: Convert, tmp_path: Path) 
             assert torch.equal(found[name], tensors[name])
         assert found["model.layers.0.empty"].shape == (0, 4)
     record = json.loads((out / NAME).read_text())
-    import hashlib
-
     for name, facts in record["files"].items():
         assert facts["digest"] == "sha256:" + hashlib.sha256((out / name).read_bytes()).hexdigest()
 
