@@ -37,7 +37,8 @@ from compressed_tensors.entrypoints.convert import FP8BlockDequantizer
 from llmcompressor.entrypoints.model_free import model_free_ptq
 source, out = sys.argv[1:]
 kept = ["lm_head", "re:.*mlp.gate$", "re:.*kv_b_proj$", "re:.*embed_tokens$"]
-model_free_ptq(source, out, scheme="W8A8", ignore=kept, max_workers=2, device="cpu", converter=FP8BlockDequantizer.from_pretrained(source))
+model_free_ptq(source, out, scheme="W8A8", ignore=kept, max_workers=2, device="cpu",
+    converter=FP8BlockDequantizer.from_pretrained(source))
 """
 
 
