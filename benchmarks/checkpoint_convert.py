@@ -7,7 +7,8 @@ rows; random codes), then times, each in a process of its own, in alternating or
 page cache before each run and everything brought to the disk at the end: `cp`; `porting checkpoint convert` to w8a8 for
 one format, for three, and with `--sink null`; a plain torch loop. --peer: a Python with llm-compressor, whose
 `model_free_ptq` with its dequantizer of float8 blocks then converts a part of --part GiB in shards as large.
-Takes up to four times --gib on the disk beside the source. Results of a run are removed before the next one.
+Takes up to four times --gib on the disk beside the source. Results of a run are removed before the next one. What has
+used 120 seconds is not run again.
 """
 
 from __future__ import annotations
@@ -31,6 +32,8 @@ import harness
 
 ROOT = Path(__file__).resolve().parents[1]
 FORMATS = ("ascend", "cambricon", "compressed-tensors")
+LIMIT = 120.0
+"""Seconds after which a contender runs no more."""
 PEER = """
 import sys
 from compressed_tensors.entrypoints.convert import FP8BlockDequantizer
@@ -218,7 +221,8 @@ def main() -> None:
         runs = contenders(source, size, out, options)
         for number in range(options.runs):
             for run in runs if number % 2 == 0 else reversed(runs):
-                turn(run, out)
+                if sum(run.seconds) < LIMIT:
+                    turn(run, out)
     print(f"{size / 1e9:.2f} GB, shards of about {options.shard} GiB, {options.threads} threads, {options.runs} runs")
     print(table(runs))
     if options.json is not None:
