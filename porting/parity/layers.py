@@ -34,8 +34,8 @@ Values = dict[str, torch.Tensor]
 class Layer:
     """One anchor with both views. dtype: of the ported value, in ONNX's lower-case words.
 
-    quantized: whether it multiplies with integer weights or computes with integer codes. spread: of such a layer's
-    floating result in the isolated view.
+    quantized: whether it multiplies with integer weights or computes with integer codes. spread: of a floating result,
+    in the isolated view.
     """
 
     anchor: Anchor
@@ -221,7 +221,7 @@ class LayerComparison:
             anchor = self._by_value[value.name or ""]
             if not self._add(sums.isolated, anchor, values, tensor):
                 return None
-            if anchor.value in self._quantized and tensor.is_floating_point():
+            if tensor.is_floating_point():
                 sums.spread.setdefault(anchor.source, SpreadSums()).update(values[anchor.source], tensor)
             return saturated(values[anchor.source], tensor.dtype)
 

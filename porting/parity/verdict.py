@@ -145,7 +145,7 @@ class Judge:
             if layer.spread is not None:
                 checks += [
                     _check(limit, name, float(met), place)
-                    for limit in self._limits("isolated", name)
+                    for limit in judge._limits("isolated", name)
                     if (met := getattr(layer.spread, limit.metric, None)) is not None
                 ]
         return checks
