@@ -8,7 +8,7 @@ PIP    := $(BIN)/python -m pip --disable-pip-version-check
 JOBS   ?= 2
 INSTALLED := $(VENV)/.installed
 
-.PHONY: demo test slow lint wheel clean install
+.PHONY: demo demo-cnn test slow lint wheel clean install
 .DELETE_ON_ERROR:
 
 install: $(INSTALLED)
@@ -20,6 +20,9 @@ $(INSTALLED): pyproject.toml constraints.txt CMakeLists.txt $(wildcard kernels/s
 	@touch $@
 
 demo: $(INSTALLED)
+	PATH="$(abspath $(BIN)):$$PATH" sh examples/tiny_deepseek_v3/demo.sh
+
+demo-cnn: $(INSTALLED)
 	PATH="$(abspath $(BIN)):$$PATH" sh examples/cnn/demo.sh
 
 test: $(INSTALLED)

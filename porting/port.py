@@ -27,6 +27,7 @@ from porting.port_folder import INPUTS, MODEL, PARITY, PROVENANCE, RANGES, REFER
 from porting.quantization import range_file
 from porting.quantization.calibration import calibrate
 from porting.quantization.decide import decider
+from porting.quantization.smooth_norms import Smoothed, smooth_norms
 from porting.samples import counted
 from porting.samples import write as write_samples
 from porting.target import Target
@@ -43,7 +44,7 @@ class Request:
     """What ``porting port`` was asked to do. calibrate, inputs: DATA; budget: the user's limits.
 
     memory: bytes of a checkpoint's weights that the runs keep between their uses. scheme_map: what the user says of
-    single weights.
+    single weights. smooth: the share of the difficulty of activations that goes to the weights, None not to smooth.
     """
 
     source: str
@@ -56,6 +57,7 @@ class Request:
     weights: WeightPlace = "beside"
     memory: int | None = None
     scheme_map: Path | None = None
+    smooth: float | None = None
     threads: int = 1
     force: bool = False
 
@@ -83,8 +85,9 @@ def port(request: Request, say: Say = lambda line: None) -> Parity | None:
         pipeline.to_float_surface()
         pipeline.require_legal()
         ranges = _calibrated(request, pipeline, calibration, say)
+        smoothed = _smoothed(request, pipeline, calibration, say)
         if target.quantizes_by_row:
-            pipeline.quantize_weights(decider(source, target, request.scheme_map))
+            pipeline.quantize_weights(decider(source, target, request.scheme_map, smoothed))
         pipeline.to_dtype()
         pipeline.require_legal()
         meant = _quantized(pipeline, ranges)
@@ -141,6 +144,16 @@ def _calibrated(request: Request, pipeline: Pipeline, samples: Data | None, say:
         threads=request.threads,
     )
     return {key: found[v.name or ""] for v in activations for key in _keys(v) if v.name in found}
+
+
+def _smoothed(request: Request, pipeline: Pipeline, samples: Data | None, say: Say) -> dict[ir.Value, Smoothed]:
+    """Weights behind divided normalizations, where smoothing was asked for."""
+    if request.smooth is None or samples is None:
+        return {}
+    found = smooth_norms(pipeline.model, samples, alpha=request.smooth, memory=request.memory, threads=request.threads)
+    say(f"smooth    {len(found)} weights by {samples.examples} examples")
+    pipeline.passes.append("SmoothNorms")
+    return found
 
 
 def _keys(value: ir.Value) -> list[str]:
@@ -257,6 +270,9 @@ def _record(
         "kept_in_float": [{"name": k.place, "operator": k.op_type, "reason": k.reason} for k in pipeline.kept],
         "not_in_graph": list(source.not_in_graph),
         "block_scales": None if source.block_scales is None or request.weights == "none" else source.block_scales(),
+        "smoothing": None
+        if request.smooth is None or calibration is None
+        else {"alpha": request.smooth, "samples": calibration.examples},
         "calibration": None
         if calibration is None or not target.quantizes_by_ranges
         else {"method": request.method, "samples": calibration.examples, "inputs": "user"},

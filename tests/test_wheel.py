@@ -40,6 +40,7 @@ def test_the_wheel_has_exactly_our_names_and_all_data(tmp_path: Path, native: bo
     for needed in (
         "porting/backends/ascend_910b/atc-onnx.json",
         "porting/backends/cambricon_mlu370/magicmind.json",
+        "porting/backends/cambricon_mlu590/torch_mlu_ops/surface.json",
         "porting/parity/budgets.json",
         "porting/parity/report/page.html",
         "porting/schemas/port.schema.json",

@@ -18,12 +18,18 @@ from porting_kernels.errors import PortingError
 
 CONVERSIONS = (
     "causal_mask",
+    "copied",
     "dense",
     "dtype",
+    "dtype_of",
+    "flag",
     "float32_words",
+    "groups_first",
     "heads",
     "int32_words",
     "numel",
+    "rows",
+    "tokens",
     "transposed",
     "zeros_like",
 )

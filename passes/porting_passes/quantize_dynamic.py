@@ -84,14 +84,21 @@ class QuantizeDynamicResult(ir.passes.PassResult):
 def linear_weights(model: ir.Model) -> Iterator[LinearWeight]:
     """Every floating weight that a product of the main graph multiplies with, in the order of the graph."""
     for node in list(model.graph):
-        operator = node.op_type if node.domain in ("", "ai.onnx") else f"{node.domain}.{node.op_type}"
-        value = node.inputs[_WEIGHT_AT[operator]] if operator in _WEIGHT_AT else None
-        tensor = constant_of(value)
-        if value is None or tensor is None or tensor.dtype not in _FLOATS or len(tensor.shape) < 2:
-            continue
-        place = provenance.place(node.outputs[0])
-        first = attribute(node, {"Gemm": "transB"}.get(node.op_type, "transposed"), 0)
-        yield LinearWeight(node, value, tensor if first else turned(tensor, str(value.name)), node.op_type, place)
+        product = product_weight(node)
+        if product is not None:
+            value, tensor, first = product
+            tensor = tensor if first else turned(tensor, str(value.name))
+            yield LinearWeight(node, value, tensor, node.op_type, provenance.place(node.outputs[0]))
+
+
+def product_weight(node: ir.Node) -> tuple[ir.Value, ir.TensorProtocol, bool] | None:
+    """The floating weight that a node multiplies with, and whether its output channels come first; None without one."""
+    operator = node.op_type if node.domain in ("", "ai.onnx") else f"{node.domain}.{node.op_type}"
+    value = node.inputs[_WEIGHT_AT[operator]] if operator in _WEIGHT_AT else None
+    tensor = constant_of(value)
+    if value is None or tensor is None or tensor.dtype not in _FLOATS or len(tensor.shape) < 2:
+        return None
+    return value, tensor, bool(attribute(node, {"Gemm": "transB"}.get(node.op_type, "transposed"), 0))
 
 
 class QuantizeDynamic(ir.passes.InPlacePass):

@@ -54,8 +54,11 @@ def is_view(tensor: ir.TensorProtocol | None) -> TypeGuard[StoredView]:
 class StoredCodes(StoredTensor, Protocol):
     """The codes of a quantized weight."""
 
-    def paired(self) -> StoredTensor:
-        """int4 codes with two output channels a byte, the even one in the low nibble. Reads nothing."""
+    def paired(self, axis: int = -2) -> StoredTensor:
+        """int4 codes two a byte, the even one in the low nibble. Reads nothing.
+
+        axis: -2 for neighbouring output channels, -1 for neighbours within a row.
+        """
         ...
 
     def correction(self) -> StoredTensor:

@@ -48,6 +48,17 @@ def _int4_pairs(operands: Sequence[ir.TensorProtocol]) -> ir.TensorProtocol:
     return _lazy(lambda: int4.pack_pairs(codes.numpy(), axis=1), ir.DataType.INT8, (experts, channels // 2, width))
 
 
+def _int4_input_pairs(operands: Sequence[ir.TensorProtocol]) -> ir.TensorProtocol:
+    """Codes (..., K) -> bytes (..., K / 2), two neighbours of a row each."""
+    (codes,) = operands
+    *lead, width = codes.shape.numpy()
+    if width % 2:
+        raise BuildError(f"rows of {width} codes do not go into bytes of two")
+    if is_codes(codes):
+        return codes.paired(-1)
+    return _lazy(lambda: int4.pack_pairs(codes.numpy(), axis=-1), ir.DataType.INT8, (*lead, width // 2))
+
+
 def _int4_bias(operands: Sequence[ir.TensorProtocol]) -> ir.TensorProtocol:
     """Codes (E, N, K) and scales (E, N) -> float32 (E, N), 8 * sum_k(code * scale)."""
     codes, scale = operands
@@ -57,5 +68,9 @@ def _int4_bias(operands: Sequence[ir.TensorProtocol]) -> ir.TensorProtocol:
     return _lazy(lambda: int4.unsigned_correction(codes.numpy(), scale.numpy()), ir.DataType.FLOAT, dims)
 
 
-FORMS: dict[str, Form] = {"int4_bias": _int4_bias, "int4_pairs": _int4_pairs}
+FORMS: dict[str, Form] = {
+    "int4_bias": _int4_bias,
+    "int4_input_pairs": _int4_input_pairs,
+    "int4_pairs": _int4_pairs,
+}
 """Name in a lowering -> the stored form of its operands."""

@@ -25,6 +25,7 @@ OWN = "porting"
 BUILT_IN = {
     "ascend-910b": "porting.backends.ascend_910b:BACKEND",
     "cambricon-mlu370": "porting.backends.cambricon_mlu370:BACKEND",
+    "cambricon-mlu590": "porting.backends.cambricon_mlu590:BACKEND",
     "reference": "porting.backends.reference:BACKEND",
 }
 

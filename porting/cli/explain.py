@@ -74,7 +74,7 @@ def _print_value(value: Mapping[str, Any]) -> None:
         click.echo(f"    {'is' if value['equal'] else 'from':<8} {first}{more}{_place(value)}")
     for rule in value["rules"]:
         contract = rule["contract"]
-        said = "" if contract is None else f": {contract['kind']} {contract['value']:g}, {contract['reason']}"
+        said = "" if contract is None else f": {_promise(contract)}"
         click.echo(f"    rule     {rule['rule']}{said}")
     surface = value["surface"]
     if surface is not None:
@@ -88,6 +88,12 @@ def _print_value(value: Mapping[str, Any]) -> None:
         click.echo(f"    parity   {', '.join(parity)}")
     for check in value["checks"]:
         click.echo(f"    {check['verdict']:<8} {check['metric']} required {check['required']}, met {check['met']}")
+
+
+def _promise(contract: Mapping[str, Any]) -> str:
+    if contract["kind"] == "exact":
+        return "bit-exact"
+    return f"{contract['kind']} {contract['value']:g}, {contract['reason']}"
 
 
 def _error(metrics: Mapping[str, Any]) -> str:

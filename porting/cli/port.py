@@ -14,6 +14,7 @@ from porting.errors import UsageError
 
 if TYPE_CHECKING:
     from porting.emit import WeightPlace
+    from porting.target import Target
 
 METHODS = ("minmax", "percentile", "mse", "entropy")
 
@@ -34,6 +35,12 @@ METHODS = ("minmax", "percentile", "mse", "entropy")
     default="minmax",
     show_default=True,
     help="How ranges are chosen.",
+)
+@click.option(
+    "--smooth",
+    type=click.FloatRange(0, 1),
+    metavar="ALPHA",
+    help="Move outliers of activations into weights, by what --calibrate shows; 0.5 shares the difficulty.",
 )
 @options.scheme_map
 @click.option(
@@ -64,12 +71,7 @@ def command(out: Path, source: str, weights: WeightPlace | None, threads: int, f
 
     target = options.resolved(source, rest)
     chosen = click.get_current_context().get_parameter_source("method") is not ParameterSource.DEFAULT
-    if not target.quantizes_by_ranges and (chosen or rest["calibrate"] is not None):
-        raise UsageError(
-            f"--calibrate and --calibration-method say nothing to scheme {target.scheme!r}",
-            required="a scheme that quantizes activations",
-            fix="--scheme w8a8-static; data to compare on are --inputs",
-        )
+    _require_use(target, chosen, **rest)
     request = Request(source, target, out, **rest, weights=weights or "beside", threads=threads, force=force)
     parity = port(request, say=lambda line: click.echo(line, err=True))
     if parity is None:
@@ -78,3 +80,25 @@ def command(out: Path, source: str, weights: WeightPlace | None, threads: int, f
     print_parity(parity, out)
     click.echo(f"  report: {out / 'report.html'}")
     return 1 if parity.verdict == "fail" else 0
+
+
+def _require_use(
+    target: Target, method_chosen: bool, calibrate: Path | None, smooth: float | None, scheme_map: Path | None, **_: Any
+) -> None:
+    """UsageError for options that say nothing to the scheme."""
+    if smooth is not None and (calibrate is None or not target.quantizes_by_row):
+        raise UsageError(
+            "--smooth needs a scheme that quantizes activations by row, and data",
+            required="--scheme w8a8 or w4a8, and --calibrate DATA",
+            met=f"--scheme {target.scheme}" + ("" if calibrate is None else f" --calibrate {calibrate}"),
+        )
+    if not target.quantizes_by_ranges and (method_chosen or (calibrate is not None and smooth is None)):
+        raise UsageError(
+            f"--calibrate and --calibration-method say nothing to scheme {target.scheme!r}",
+            required="a scheme with static ranges of activations, or --smooth",
+            fix="--scheme w8a8-static; data to compare on are --inputs",
+        )
+    if scheme_map is not None and not target.quantizes_by_row:
+        raise UsageError(
+            f"--scheme-map says nothing to scheme {target.scheme!r}", required="a scheme with integer weights"
+        )

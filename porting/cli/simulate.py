@@ -26,7 +26,8 @@ if TYPE_CHECKING:
     show_default=True,
     help="The operators' meaning, the chip's arithmetic, or everything in float64.",
 )
-def command(out: Path, inputs: Path, outputs: Path, numerics: str) -> None:
+@options.memory
+def command(out: Path, inputs: Path, outputs: Path, numerics: str, memory: int) -> None:
     """Run the port in OUT on CPU.
 
     Inputs with more rows than a fixed first dimension takes are run in batches.
@@ -41,7 +42,7 @@ def command(out: Path, inputs: Path, outputs: Path, numerics: str) -> None:
     options.require_writable(outputs)
     port = PortFolder.open(out)
     torch.set_num_threads(1)  # A matrix product differs in its last bits between one thread and two.
-    interpreter = Interpreter(port.executable, numerics=port.numerics(numerics))
+    interpreter = Interpreter(port.executable, numerics=port.numerics(numerics), memory=memory)
 
     def run(sample: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         return {name: dtypes.to_numpy(tensor) for name, tensor in interpreter.run(sample).items()}

@@ -59,6 +59,8 @@ def _print_routing(parity: Parity, routing: Routing) -> None:
     for name, replayed in parity.replayed.items():
         click.echo(f"  {name} with the port's experts in the reference: KL {replayed.kl_mean:.2e} nats, "
                    f"top-1 {replayed.top1_agreement:.2%}")  # fmt: skip
+    if routing.settled_by == "replay":
+        click.echo("  judged by that run: without it only flips break the budget")
 
 
 def _print_decoder_layers(parity: Parity) -> None:

@@ -95,7 +95,11 @@ class _Shared:
         if origin.equal and origin.sources and (name := self._by_source.get(origin.sources[0])) is not None:
             return name
         known = self._origins.get(value.name or "")
-        same = known is not None and known.sources == origin.sources and value.name in self._ported
+        same = (
+            known is not None
+            and (known.sources, known.equal) == (origin.sources, origin.equal)
+            and value.name in self._ported
+        )
         return value.name if same else None
 
     def between(self, cut: _Cut) -> Iterator[ir.Node]:
@@ -146,7 +150,8 @@ def _cut(product: ir.Node, shared: _Shared) -> _Cut | None:
         else:
             nodes.add(producer)
             waiting += list(producer.inputs)
-    # What the region needs of itself is no input of it, and an output that it also reads stays one.
+    # A node that was taken in for one of its results gives the others too.
+    inputs = {value: name for value, name in inputs.items() if value.producer() not in nodes}
     return _Cut(sorted(nodes, key=shared.order.__getitem__), inputs, outputs)
 
 

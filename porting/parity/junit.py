@@ -12,6 +12,7 @@ _SUITES: Mapping[str, str] = {
     "reference": "the interpreter on the source against an independent reference",
     "fidelity": "port fidelity: simulation against an independent engine",
     "outputs": "scheme error: simulation against the reference",
+    "routing": "the experts that tokens go to, router by router",
     "isolated": "each layer, fed reference inputs",
     "overflow": "layers beyond the range of their format",
     "baseline": "against the stored measurement",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import cast
 
@@ -11,6 +12,7 @@ from porting.frontends import Source
 from porting.quantization.plan import plan_quantization
 from porting.quantization.quantized_weight import quantize_weight
 from porting.quantization.scheme_map import read_scheme_map
+from porting.quantization.smooth_norms import Smoothed
 from porting.target import Target
 from porting.weights.view import WeightView
 from porting_passes import provenance
@@ -20,9 +22,12 @@ _BITS = {"int8_token": 8, "float": None}
 _WEIGHT = ".weight"
 
 
-def decider(source: Source, target: Target, scheme_map: Path | None = None) -> Decide:
+def decider(
+    source: Source, target: Target, scheme_map: Path | None = None, smoothed: Mapping[ir.Value, Smoothed] | None = None
+) -> Decide:
     """The scheme of ``target`` for the weights of ``source``, by the names under which they are stored.
 
+    smoothed: weights behind normalizations that were divided, with what they are to be multiplied by.
     Raises UsageError for a scheme or a map that does not fit the source; see ``plan_quantization``. Reads no weight:
     codes and scales are made by whoever reads them.
     """
@@ -35,12 +40,16 @@ def decider(source: Source, target: Target, scheme_map: Path | None = None) -> D
     )
 
     def decide(linear: LinearWeight) -> IntegerWeight | str:
+        factors = (smoothed or {}).get(linear.value)
         decision = plan.decision(_names(linear))
+        if factors is not None and (decision is None or decision.spec is None):
+            linear.value.const_value = cast(ir.TensorProtocol, factors.float_weight())
         if decision is None:
             return "not the weight of a linear layer"
         if decision.spec is None:
             return f"{decision.reason} [source: {decision.source}]"
-        weight = quantize_weight(linear.tensor, decision.spec, name=linear.value.name)
+        columns = None if factors is None else factors.columns
+        weight = quantize_weight(linear.tensor, decision.spec, column_factors=columns, name=linear.value.name)
         return IntegerWeight(
             cast(ir.TensorProtocol, weight.codes),
             cast(ir.TensorProtocol, weight.scale),

@@ -1,4 +1,4 @@
-"""int4 codes with two output channels a byte, packed while they are read."""
+"""int4 codes two a byte, packed while they are read."""
 
 from __future__ import annotations
 
@@ -16,25 +16,28 @@ if TYPE_CHECKING:
 
 
 class PairedCodes(RowTensor):
-    """Codes (E, N, K) or (N, K) as bytes (E, N / 2, K) or (N / 2, K): channels 2 i (low nibble) and 2 i + 1.
+    """Codes (..., N, K) as bytes: numbers 2 i (low nibble) and 2 i + 1 along an axis.
 
-    ShapeError for an odd number of channels.
+    axis: -2 for output channels, (..., N / 2, K); -1 for inputs, (..., N, K / 2). ShapeError for an odd extent.
     """
 
-    __slots__ = ("_codes",)
+    __slots__ = ("_axis", "_codes")
 
-    def __init__(self, codes: QuantizedTensor) -> None:
-        *experts, channels, columns = codes.dims
-        if channels % 2:
-            raise ShapeError("channels do not go into bytes of two", required="an even number", met=channels)
+    def __init__(self, codes: QuantizedTensor, axis: int = -2) -> None:
+        dims = list(codes.dims)
+        if dims[axis] % 2:
+            raise ShapeError("codes do not go into bytes of two", required="an even extent", met=dims[axis])
+        dims[axis] //= 2
         name = None if codes.name is None else f"{codes.name}/paired"
-        super().__init__((*experts, channels // 2, columns), torch.int8, name)
+        super().__init__(dims, torch.int8, name)
         self._codes = codes
+        self._axis = axis
 
     def read(self, first_row: int, last_row: int) -> torch.Tensor:
-        """Rows of bytes; reads twice as many rows of codes."""
-        codes = self._codes.read(2 * first_row, 2 * last_row)
-        return torch.from_numpy(int4.pack_pairs(codes.numpy(), axis=0))
+        """Rows of bytes; reads twice as many codes."""
+        span = 2 if self._axis == -2 else 1
+        codes = self._codes.read(span * first_row, span * last_row)
+        return torch.from_numpy(int4.pack_pairs(codes.numpy(), axis=self._axis))
 
     def blocks(self, budget: int) -> Iterator[tuple[int, torch.Tensor]]:
         """All rows in blocks, in one pass over the codes: a quarter of the budget is codes, the rest makes them."""
@@ -46,10 +49,10 @@ class PairedCodes(RowTensor):
 
     def part(self, index: int) -> PairedCodes:
         """One expert."""
-        return PairedCodes(self._codes.part(index))
+        return PairedCodes(self._codes.part(index), self._axis)
 
     def as_dtype(self, dtype: torch.dtype) -> PairedCodes:
         """Itself: bytes have no other type. DtypeError for one."""
         if dtype != torch.int8:
             raise DtypeError("bytes of codes have a type of their own", required="int8", met=dtype, where=self)
-        return PairedCodes(self._codes)
+        return PairedCodes(self._codes, self._axis)

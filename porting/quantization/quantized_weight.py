@@ -253,9 +253,9 @@ class QuantizedTensor(RowTensor):
         for first in range(0, self.rows, step):
             yield first, self._read(first, min(first + step, self.rows), scratch, chunk)
 
-    def paired(self) -> PairedCodes:
-        """Codes of 4 bits with two output channels a byte. Reads nothing. ShapeError for an odd number of channels."""
-        return PairedCodes(self)
+    def paired(self, axis: int = -2) -> PairedCodes:
+        """Codes of 4 bits two a byte, neighbours along axis -2 or -1. Reads nothing. ShapeError for an odd extent."""
+        return PairedCodes(self, axis)
 
     def correction(self) -> QuantizedTensor:
         """``QuantizedWeight.scale_bias`` of the weight that these are the codes of."""

@@ -12,6 +12,11 @@ from porting_kernels import dtypes
 from porting_passes.call_text import CONVERSIONS as NAMES
 
 
+def copied(x: torch.Tensor) -> torch.Tensor:
+    """A copy in memory order, for a function that writes into its argument."""
+    return x.clone(memory_format=torch.contiguous_format)
+
+
 def dense(x: torch.Tensor) -> torch.Tensor:
     """A copy in memory order, unless it is in that order."""
     return x.contiguous()
@@ -22,9 +27,24 @@ def dtype(code: int) -> torch.dtype:
     return dtypes.torch_dtype(code)
 
 
+def dtype_of(x: torch.Tensor) -> torch.dtype:
+    """The dtype of a tensor."""
+    return x.dtype
+
+
+def flag(number: int) -> bool:
+    """A number as yes or no."""
+    return bool(number)
+
+
 def float32_words(scale: torch.Tensor) -> torch.Tensor:
     """float32 (E, N) -> int64 (E, 1, N), the bits of each number in the low half of a word, 0 above them."""
     return (scale.contiguous().view(torch.int32).to(torch.int64) & 0xFFFFFFFF).unsqueeze(1)
+
+
+def groups_first(scale: torch.Tensor) -> torch.Tensor:
+    """(experts, channels, groups) -> (groups, experts, channels), in memory order."""
+    return scale.permute(2, 0, 1).contiguous()
 
 
 def heads(x: torch.Tensor) -> int:
@@ -40,6 +60,16 @@ def int32_words(packed: torch.Tensor) -> torch.Tensor:
 def numel(x: torch.Tensor) -> int:
     """How many elements there are."""
     return x.numel()
+
+
+def rows(x: torch.Tensor) -> int:
+    """The first extent."""
+    return x.shape[0]
+
+
+def tokens(x: torch.Tensor) -> int:
+    """The second extent of (batch, tokens, heads, width)."""
+    return x.shape[1]
 
 
 def transposed(x: torch.Tensor) -> torch.Tensor:

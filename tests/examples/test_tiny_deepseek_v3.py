@@ -274,7 +274,7 @@ def test_held_out_files_are_not_in_the_training_text() -> None:
 
 def test_committed_files_stay_under_12_megabytes() -> None:
     assert sum(path.stat().st_size for path in COMMITTED) < 12_000_000
-    assert {path.suffix for path in COMMITTED} <= {".json", ".md", ".py", ".safetensors", ".txt"}
+    assert {path.suffix for path in COMMITTED} <= {".json", ".md", ".py", ".safetensors", ".sh", ".txt"}
 
 
 @pytest.mark.parametrize("path", COMMITTED, ids=lambda path: path.name)

@@ -11,7 +11,23 @@ import onnx
 import onnx_ir as ir
 import pytest
 import torch
-from composite_cases import BFLOAT, CASES, FLOAT, HALF, INT8, INT64, OPSET, V3, Composite, Draw, none, run, weight
+from composite_cases import (
+    BFLOAT,
+    CASES,
+    FLOAT,
+    HALF,
+    INT8,
+    INT64,
+    NOT_TAKEN,
+    OPSET,
+    V3,
+    Composite,
+    Draw,
+    none,
+    run,
+    taken,
+    weight,
+)
 
 from porting import backends
 from porting.backends import Surface
@@ -28,7 +44,10 @@ from porting_passes.operators import BODIES
 
 PYTHON_SURFACES = [s for name in backends.names() for s in backends.get(name).surfaces.values() if s.kind == "python"]
 SURFACES = pytest.mark.parametrize("surface", PYTHON_SURFACES, ids=lambda s: s.name)
-CASE = pytest.mark.parametrize("name", CASES)
+TAKEN = pytest.mark.parametrize(
+    ("surface", "name"),
+    [pytest.param(s, name, id=f"{s.name}-{name}") for s in PYTHON_SURFACES for name in taken(s.name)],
+)
 TYPE = pytest.mark.parametrize("dtype", [BFLOAT, HALF], ids=["bfloat16", "float16"])
 ROUNDING = {BFLOAT: 2.0**-8, HALF: 2.0**-11}
 """Half a unit in the last place, relative."""
@@ -49,8 +68,7 @@ def made(name: str, dtype: ir.DataType) -> tuple[ir.Model, dict[str, np.ndarray]
     return CASES[name](Draw(zlib.crc32(name.encode())), dtype).model()
 
 
-@SURFACES
-@CASE
+@TAKEN
 @TYPE
 def test_a_lowering_means_what_the_composite_means(surface: Surface, name: str, dtype: ir.DataType) -> None:
     model, feeds = made(name, dtype)
@@ -71,8 +89,14 @@ def test_a_lowering_means_what_the_composite_means(surface: Surface, name: str, 
             assert off <= 4 * ROUNDING[dtype] * expected.double().abs().max(), (key, float(off))
 
 
-@SURFACES
-@CASE
+@pytest.mark.parametrize(("surface", "name"), [(s, name) for s in PYTHON_SURFACES for name in NOT_TAKEN[s.name]])
+def test_a_case_that_a_surface_does_not_take_is_illegal_with_the_reason(surface: Surface, name: str) -> None:
+    verdict = check(node_of(made(name, BFLOAT)[0]), surface.operator_set, OPSET)
+    assert isinstance(verdict, Illegal)
+    assert any(NOT_TAKEN[surface.name][name] in reason.rule for reason in verdict.reasons), verdict.reasons
+
+
+@TAKEN
 @TYPE
 def test_every_node_of_a_lowering_is_legal_and_has_a_body(surface: Surface, name: str, dtype: ir.DataType) -> None:
     model, _ = made(name, dtype)
@@ -83,8 +107,7 @@ def test_every_node_of_a_lowering_is_legal_and_has_a_body(surface: Surface, name
             assert node.op_identifier() in low.functions
 
 
-@SURFACES
-@CASE
+@TAKEN
 def test_bodies_run_in_stock_onnxruntime(
     surface: Surface, name: str, run_onnxruntime: Callable[[Any, Mapping[str, np.ndarray]], dict[str, np.ndarray]]
 ) -> None:
@@ -124,15 +147,23 @@ def test_a_bfloat16_graph_runs_in_stock_onnxruntime_widened(surface: Surface, tm
     np.testing.assert_allclose(got, want.float().numpy(), rtol=2.0**-8)
 
 
+def versions(surface: Surface) -> list[OperatorSet]:
+    """The operator set of each toolkit, those that are the same once."""
+    backend = next(b for b in map(backends.get, backends.names()) if b.surfaces.get(surface.name) is surface)
+    sets = [surface.operator_set, *(backend.at(t).surfaces[surface.name].operator_set for t in backend.toolkits)]
+    return list(dict.fromkeys(sets))
+
+
 @SURFACES
 def test_every_lowering_is_chosen_by_some_case(surface: Surface) -> None:
     chosen = set()
-    for name in CASES:
-        for dtype in (BFLOAT, HALF):
-            verdict = check(node_of(made(name, dtype)[0]), surface.operator_set, OPSET)
-            assert isinstance(verdict, Legal)
-            assert verdict.lowering is not None
-            chosen.add(verdict.lowering.name)
+    for operator_set in versions(surface):
+        for name in taken(surface.name):
+            for dtype in (BFLOAT, HALF):
+                verdict = check(node_of(made(name, dtype)[0]), operator_set, OPSET)
+                if isinstance(verdict, Legal):
+                    assert verdict.lowering is not None
+                    chosen.add(verdict.lowering.name)
     shadowed = {"npu_moe_gating_top_k_softmax"}  # npu_moe_gating_top_k takes the same, and comes first.
     assert {lowering.name for lowering in surface.operator_set.lowerings} - chosen <= shadowed
 

@@ -126,15 +126,15 @@ def _rotary(layout: str, width: int, narrow_tables: bool) -> Make:
     return make
 
 
-def _attention(is_causal: int) -> Make:
+def _attention(is_causal: int, queries: int = 3, masked: bool = False) -> Make:
     def make(draw: Draw, t: ir.DataType) -> Composite:
         operands = (
-            run(draw.floats(2, 4, 3, 8), t),
-            run(draw.floats(2, 4, 3, 4), t),
+            run(draw.floats(2, 4, queries, 8), t),
+            run(draw.floats(2, 4, queries, 4), t),
             run(draw.floats(2, 5, 16), t),
             run(draw.floats(2, 1, 5, 4), t),
             weight(draw.floats(16, 4 * 14) / 4, t),
-            none(1, 1, 1, 1, dtype=t),
+            run(draw.floats(2, 1, queries, 5), t) if masked else none(1, 1, 1, 1, dtype=t),
         )
         return Composite("MLAAttention", operands, (t,), {"scale": 0.3, "is_causal": is_causal})
 
@@ -165,13 +165,14 @@ def _quantized(lead: tuple[int, ...], bias: bool) -> Make:
     return make
 
 
-def _quantized_grouped(bits: int) -> Make:
+def _quantized_grouped(bits: int, groups: int = 0) -> Make:
     def make(draw: Draw, t: ir.DataType) -> Composite:
+        width = 128 * groups or 16
         operands = (
-            run(draw.codes(12, 16), INT8),
+            run(draw.codes(12, width), INT8),
             run(draw.scales(12), FLOAT),
-            weight(draw.codes(4, 8, 16, bits=bits), INT8),
-            weight(draw.scales(4, 8), FLOAT),
+            weight(draw.codes(4, 8, width, bits=bits), INT8),
+            weight(draw.scales(4, 8, groups) if groups else draw.scales(4, 8), FLOAT),
             OFFSETS,
             none(4, 1),
         )
@@ -180,19 +181,28 @@ def _quantized_grouped(bits: int) -> Make:
     return make
 
 
-def _weight_only(lead: tuple[int, ...]) -> Make:
+def _weight_only(lead: tuple[int, ...], bits: int = 8, groups: int = 0, bias: bool = False) -> Make:
     def make(draw: Draw, t: ir.DataType) -> Composite:
-        scale = weight(draw.scales(8), FLOAT)
-        operands = (run(draw.floats(*lead, 16), t), weight(draw.codes(8, 16), INT8), scale, none())
-        return Composite("WeightOnlyMatMul", operands, (t,))
+        width = 128 * groups or 16
+        scale = weight(draw.scales(8, groups) if groups else draw.scales(8), FLOAT)
+        codes = weight(draw.codes(8, width, bits=bits), INT8)
+        shift = weight(draw.floats(8), FLOAT) if bias else none()
+        return Composite(
+            "WeightOnlyMatMul", (run(draw.floats(*lead, width), t), codes, scale, shift), (t,), {"bits": bits}
+        )
 
     return make
 
 
-def _weight_only_grouped(draw: Draw, t: ir.DataType) -> Composite:
-    scale = weight(draw.scales(4, 8), FLOAT)
-    operands = (run(draw.floats(12, 16), t), weight(draw.codes(4, 8, 16), INT8), scale, OFFSETS, none(4, 1))
-    return Composite("WeightOnlyGroupedMatmul", operands, (t,))
+def _weight_only_grouped(bits: int, groups: int) -> Make:
+    def make(draw: Draw, t: ir.DataType) -> Composite:
+        width = 128 * groups or 16
+        scale = weight(draw.scales(4, 8, groups) if groups else draw.scales(4, 8), FLOAT)
+        codes = weight(draw.codes(4, 8, width, bits=bits), INT8)
+        operands = (run(draw.floats(12, width), t), codes, scale, OFFSETS, none(4, 1))
+        return Composite("WeightOnlyGroupedMatmul", operands, (t,), {"bits": bits})
+
+    return make
 
 
 def _norm(op_type: str, operands: int, narrow_weight: bool) -> Make:
@@ -218,6 +228,9 @@ CASES: dict[str, Make] = {
     },
     "attention_full": _attention(0),
     "attention_causal": _attention(1),
+    "attention_causal_whole": _attention(1, queries=5),
+    "attention_masked": _attention(0, masked=True),
+    "attention_causal_masked": _attention(1, masked=True),
     "grouped": _grouped(0, False),
     "grouped_bias": _grouped(0, True),
     "grouped_transposed": _grouped(1, False),
@@ -225,15 +238,26 @@ CASES: dict[str, Make] = {
     "dynamic_quantize": lambda draw, t: Composite(
         "DynamicQuantize", (run(draw.floats(2, 5, 16), t), weight(np.ones(1), FLOAT)), (INT8, FLOAT)
     ),
+    "dynamic_quantize_smooth": lambda draw, t: Composite(
+        "DynamicQuantize", (run(draw.floats(2, 5, 16), t), weight(draw.scales(16), FLOAT)), (INT8, FLOAT)
+    ),
     "quantized": _quantized((6,), False),
     "quantized_bias": _quantized((6,), True),
     "quantized_rank3": _quantized((2, 3), False),
     "quantized_rank3_bias": _quantized((2, 3), True),
     "quantized_grouped": _quantized_grouped(8),
+    "quantized_grouped_groups": _quantized_grouped(8, groups=2),
     "quantized_grouped_int4": _quantized_grouped(4),
+    "quantized_grouped_int4_groups": _quantized_grouped(4, groups=2),
     "weight_only": _weight_only((6,)),
     "weight_only_rank3": _weight_only((2, 3)),
-    "weight_only_grouped": _weight_only_grouped,
+    "weight_only_bias": _weight_only((6,), bias=True),
+    "weight_only_groups": _weight_only((6,), groups=2),
+    "weight_only_int4": _weight_only((6,), bits=4),
+    "weight_only_int4_bias": _weight_only((6,), bits=4, bias=True),
+    "weight_only_int4_groups": _weight_only((2, 3), bits=4, groups=2),
+    "weight_only_grouped": _weight_only_grouped(8, 0),
+    "weight_only_grouped_int4_groups": _weight_only_grouped(4, 2),
     "dispatch": lambda draw, t: Composite(
         "MoeDispatch", (run(draw.floats(6, 16), t), run(draw.ids(6, 8, 3), INT64)), (t, INT64, INT64), {"experts": 8}
     ),
@@ -247,7 +271,35 @@ CASES: dict[str, Make] = {
     "gating_sigmoid_best": _gating(True, **{**V3, "group_top": 1}),
     "gating_sigmoid_best_no_bias": _gating(False, **{**V3, "group_top": 1}),
     "gating_v2": _gating(False, k=4, groups=4, k_group=2, score="softmax", scale=16.0),
+    "gating_softmax_bias": _gating(True, k=4, groups=4, k_group=2, score="softmax", mask_value=0.0),
     "gating_softmax_two_best": _gating(False, k=4, groups=4, k_group=2, group_top=2, score="softmax"),
     "gating_mixtral": _gating(False, k=2, score="softmax", renormalize=1),
 }
 """Name -> makes the case of random operands in a floating type."""
+
+NOT_TAKEN: dict[str, dict[str, str]] = {
+    "torch_npu": {
+        "attention_masked": "no mask of its own",
+        "attention_causal_masked": "no mask of its own",
+        "dynamic_quantize_smooth": "smoothing is folded",
+        "quantized_grouped_groups": "a scale for each channel",
+        "quantized_grouped_int4_groups": "a scale for each channel",
+        "weight_only_bias": "no bias",
+        "weight_only_groups": "a scale for each channel",
+        "weight_only_int4": "int8 weights",
+        "weight_only_int4_bias": "int8 weights",
+        "weight_only_int4_groups": "int8 weights",
+        "weight_only_grouped_int4_groups": "int8 weights",
+        "gating_softmax_bias": "no bias",
+    },
+    "torch_mlu_ops": {
+        "gating_sigmoid_best": "a group's score",
+        "gating_softmax_two_best": "a group's score",
+    },
+}
+"""Surface -> the cases that it does not take, with a word of the reason."""
+
+
+def taken(surface: str) -> list[str]:
+    """The cases that a surface takes."""
+    return [name for name in CASES if name not in NOT_TAKEN[surface]]

@@ -12,6 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from standin_checks import SignatureError, name_of, require
+
+__all__ = ["FRACTAL_NZ", "SignatureError", "bound", "format_of", "name_of", "output_dtypes", "require"]
 
 FRACTAL_NZ = 29
 _FACTS: dict[str, Any] = json.loads((Path(__file__).parent / "torch_npu_facts.json").read_text(encoding="utf-8"))
@@ -48,15 +51,6 @@ _POSITIONAL = {
 }
 # tensors that may be None and have to be given all the same
 _MUST_BE_SAID = {"npu_moe_finalize_routing": ("skip1", "skip2", "bias", "scales", "export_for_source_row")}
-
-
-class SignatureError(Exception):
-    """A call that the vendor's function would refuse."""
-
-
-def name_of(dtype: torch.dtype) -> str:
-    """``torch.bfloat16`` -> ``bfloat16``; int64 stands for the words that ACL calls uint64 as well."""
-    return str(dtype).removeprefix("torch.")
 
 
 def format_of(tensor: torch.Tensor) -> str:
@@ -112,12 +106,6 @@ def _check_attribute(function: str, name: str, kind: str, value: Any) -> None:
         raise SignatureError(f"{function}: {name} is {kind}, not {value!r}")
     if plain == "int" and accepted == (int,) and any(isinstance(item, bool) for item in items):
         raise SignatureError(f"{function}: {name} is {kind}, not {value!r}")
-
-
-def require(condition: bool, function: str, what: str) -> None:
-    """SignatureError unless a condition holds."""
-    if not condition:
-        raise SignatureError(f"{function}: {what}")
 
 
 @functools.cache

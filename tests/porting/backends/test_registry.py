@@ -44,7 +44,7 @@ def backend(name: str) -> backends.Backend:
 
 
 def test_own_backends_need_no_plugin(plugins: list[Plugin]) -> None:
-    assert backends.names() == ["ascend-910b", "cambricon-mlu370", "reference"]
+    assert backends.names() == ["ascend-910b", "cambricon-mlu370", "cambricon-mlu590", "reference"]
     assert all(backends.get(name).name == name for name in backends.names())
     assert backends.broken() == []
     assert {entry.package for entry in backends.registered()} == {"porting"}
@@ -62,12 +62,12 @@ def test_the_own_entry_point_of_an_installed_package_is_no_duplicate(plugins: li
     own.value = registry.BUILT_IN["reference"]
     plugins.append(own)
     assert backends.get("reference").name == "reference"
-    assert len(backends.registered()) == 3
+    assert len(backends.registered()) == 4
 
 
 def test_names_import_nothing(plugins: list[Plugin]) -> None:
     plugins.append(Plugin("acme-npu", "acme", AssertionError("loaded")))
-    assert backends.names() == ["acme-npu", "ascend-910b", "cambricon-mlu370", "reference"]
+    assert backends.names() == ["acme-npu", "ascend-910b", "cambricon-mlu370", "cambricon-mlu590", "reference"]
 
 
 def test_a_plugin_is_found(plugins: list[Plugin]) -> None:
@@ -79,7 +79,7 @@ def test_unknown_names_list_the_known_and_the_near(plugins: list[Plugin]) -> Non
     with pytest.raises(backends.UnknownBackendError) as caught:
         backends.get("ascend-910c")
     assert caught.value.exit_code == 2
-    assert caught.value.required == "ascend-910b, cambricon-mlu370, reference"
+    assert caught.value.required == "ascend-910b, cambricon-mlu370, cambricon-mlu590, reference"
     assert caught.value.fix == "did you mean 'ascend-910b'?"
 
 

@@ -22,6 +22,7 @@ def test_json_keeps_to_its_schema() -> None:
     assert {b["name"]: b["surfaces"][0]["name"] for b in content["backends"]} == {
         "ascend-910b": "atc-onnx",
         "cambricon-mlu370": "magicmind",
+        "cambricon-mlu590": "torch_mlu_ops",
         "reference": "reference",
     }
     assert content["backends"][0]["surfaces"][0]["operators"] == 175

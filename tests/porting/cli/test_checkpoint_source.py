@@ -11,7 +11,7 @@ import torch
 from click.testing import CliRunner, Result
 from safetensors.torch import save_file
 
-from porting import frontends
+from porting import frontends, schemas
 from porting.check import check_source
 from porting.cli import check, port, reference, simulate, verify
 from porting.errors import InvalidInputError, InvalidModelError, UsageError
@@ -47,6 +47,8 @@ def made(folder: Path, source: Source) -> Path:
     assert result.return_value == 0, result.output
     assert "PASS" in result.output
     assert f"logits of {len(TEXT)} tokens: KL " in result.output
+    assert f"routing of {len(TEXT)} decisions: 0 flip at a near tie (0.00%), 0 are faults" in result.output
+    assert "decoder layer, worst first" in result.output
     return out
 
 
@@ -70,6 +72,22 @@ def test_parity_speaks_of_a_language_model(made: Path) -> None:
     assert logits["kl_mean"] < 1e-9
     assert logits["top1_agreement"] == 1
     assert logits["perplexity"] == pytest.approx(logits["perplexity_reference"], rel=1e-6)
+
+
+def test_parity_speaks_of_experts_and_decoder_layers(made: Path) -> None:
+    parity = json.loads((made / "parity.json").read_text())
+    schemas.validate("parity", parity)
+    routing = parity["routing"]
+    assert (routing["near_ties"], routing["faults"], routing["settled_by"]) == (0, 0, "free run")
+    (router,) = routing["routers"]
+    assert (router["module"], router["experts"], router["chosen"]) == ("model.layers.1.mlp.gate", 8, 3)
+    assert router["hits"] == router["reference_hits"]
+    assert sum(router["hits"]) == 3 * len(TEXT)
+    assert [layer["module"] for layer in parity["decoder_layers"]] == ["model.layers.0", "model.layers.1"]
+    assert all(layer["isolated"]["rel_l2"] < 1e-5 for layer in parity["decoder_layers"])
+    page = (made / "report.html").read_text()
+    assert "Routing: which experts the tokens go to" in page
+    assert 'class="chart heat"' in page
 
 
 def test_layers_carry_the_users_modules(made: Path) -> None:

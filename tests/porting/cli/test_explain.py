@@ -93,7 +93,7 @@ def test_people_get_lines(out: Path) -> None:
     text = run(explain.command, out, "model.layers.1.mlp.experts").output
     assert text.startswith("model.layers.1.mlp.experts: module, ")
     for part in (
-        "rule     fuse_moe_dispatch: ",
+        "rule     fuse_moe_dispatch: bit-exact",
         "surface  legal",
         "parity   isolated rel L2",
         "untested model.layers.1",

@@ -70,6 +70,19 @@ def test_by_layer_needs_fewer_runs(deepseek: Path, tmp_path: Path) -> None:
     assert "layer kept in float" in result.stdout
 
 
+def test_a_smoothed_port_is_replaced_with_its_norms(deepseek: Path, tmp_path: Path) -> None:
+    """Behind a divided normalization the port's activation is not the source's: the float product needs its own."""
+    smooth = ("--smooth", 0.5, "--calibrate", deepseek / "text.txt")
+    out = ported(deepseek, tmp_path / "out", "--scheme", "w8a8", *smooth)
+    parity = json.loads((out / "parity.json").read_text())
+    assert max(layer["isolated"]["rel_l2"] for layer in parity["layers"]) < 0.1
+    result = run(sensitivity.command, out, "--by", "layer", "--json", tmp_path / "s.json")
+    assert result.exception is None, result.output
+    document = json.loads((tmp_path / "s.json").read_text())
+    assert document["floor"] < 1e-9 < document["error"]
+    assert document["unmeasured"] == []
+
+
 def test_a_port_in_float_has_nothing_to_rank(deepseek: Path, tmp_path: Path) -> None:
     out = ported(deepseek, tmp_path / "out")
     result = run(sensitivity.command, out)

@@ -4,6 +4,7 @@ from xml.etree import ElementTree
 
 import pytest
 
+from porting import schemas
 from porting.parity import junit
 
 
@@ -37,6 +38,12 @@ def test_one_case_an_output_and_a_layer():
     assert {k: root.get(k) for k in ("tests", "failures", "skipped", "errors")} == {
         "tests": "3", "failures": "1", "skipped": "0", "errors": "0",
     }  # fmt: skip
+
+
+def test_every_question_of_a_check_has_a_suite():
+    questions = schemas.load("parity")["properties"]["checks"]["items"]["properties"]["question"]["enum"]
+    text = junit.render(document(*(check(question, "y", "fail") for question in questions)))
+    assert {name for name, _ in cases(text)} == {f"parity.{question}" for question in questions}
 
 
 def test_a_layer_is_called_by_its_module_first():

@@ -70,5 +70,5 @@ def test_unknown_words_name_the_known_ones() -> None:
     with pytest.raises(UsageError, match="none or w8a8 or w8a16 or w4a8 or w4a16-g128") as caught:
         schemes().row("w2a2", "torch_npu", "linear")
     assert caught.value.exit_code == 2
-    with pytest.raises(UsageError, match="torch_npu or torch_mlu_ops"):
+    with pytest.raises(UsageError, match="torch_npu or reference or torch_mlu_ops"):
         schemes().row("w4a8", "rknn", "routed_expert")

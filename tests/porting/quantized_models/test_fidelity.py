@@ -12,13 +12,17 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from porting import frontends
+from porting.parity.widen import widened_model
 from porting.pipeline import Pipeline
 from porting.quantization.decide import decider
 from porting.simulation.interpreter import Interpreter
 from porting.target import Target
+from porting_passes.lowering import add_surface_bodies
 
 TINY = Path(__file__).parents[3] / "examples" / "tiny_deepseek_v3"
 KEPT = frozenset({"lm_head", "kv_b_proj"})
+GATINGS = ("GatingTopK", "npu_moe_gating_top_k", "moe_sigmoid_topk")
+ON_MLU = KEPT | {"q_a_proj", "kv_a_proj_with_mqa"}
 KL = 1e-5
 """Nats by which two engines may differ that compute one scheme in float32."""
 NEAR_TIE = 1e-3
@@ -37,14 +41,32 @@ def ported(folder: Path, scheme: str) -> Interpreter:
     return Interpreter(pipeline.model)
 
 
+def lowered(folder: Path, backend: str, scheme: str) -> Interpreter:
+    """The port to a chip in the vendor's operators, with the chip's numerics; bfloat16 widened to float32.
+
+    Rounding to bfloat16, of values between operators and of weights that stay in float, is noise of its own, as large
+    as the scheme's: it is left out, so that what the operators mean shows.
+    """
+    source, target = frontends.load(str(folder)), Target.resolve(backend, scheme=scheme, language_model=True)
+    pipeline = Pipeline(source.model, target, language_model=True)
+    pipeline.bind(source.dims)
+    pipeline.to_float_surface()
+    pipeline.quantize_weights(decider(source, target))
+    pipeline.to_dtype()
+    pipeline.require_legal()
+    pipeline.lower()
+    add_surface_bodies(pipeline.model, target.surface.operator_set)
+    return Interpreter(widened_model(pipeline.model), numerics=target.backend.numerics.numerics())
+
+
 def run(port: Interpreter, ids: np.ndarray) -> tuple[torch.Tensor, list[torch.Tensor]]:
     """Logits, and the chosen experts of every router, in order."""
     chosen = []
 
     def tap(value, tensor) -> None:
         producer = value.producer()
-        if producer is not None and producer.op_type == "GatingTopK" and value is producer.outputs[1]:
-            chosen.append(tensor)
+        if producer is not None and producer.op_type in GATINGS and value is producer.outputs[1]:
+            chosen.append(tensor.long())
 
     return port.run({"input_ids": torch.from_numpy(ids)}, tap=tap)["logits"], chosen
 
@@ -84,6 +106,21 @@ def text(length: int, at: int = 0) -> np.ndarray:
 def test_trained_model_in_w8a8(fake_quantized, scheme, routing):
     model = fake_quantized(TINY, KEPT, scheme())
     mean, flips, decisions = compare(text(128), ported(TINY, "w8a8"), model, routing)
+    assert mean <= KL
+    assert flips <= 0.005 * decisions
+
+
+@pytest.mark.parametrize("backend, kept", [("ascend-910b", KEPT), ("cambricon-mlu590", ON_MLU)])
+def test_trained_model_in_the_operators_of_a_chip(backend, kept, fake_quantized, scheme, routing):
+    model = fake_quantized(TINY, kept, scheme())
+    mean, flips, decisions = compare(text(128), lowered(TINY, backend, "w8a8"), model, routing)
+    assert mean <= KL
+    assert flips <= 0.005 * decisions
+
+
+def test_int4_experts_on_ascend(fake_quantized, scheme, int4, routing):
+    model = fake_quantized(TINY, KEPT, scheme(), int4)
+    mean, flips, decisions = compare(text(128), lowered(TINY, "ascend-910b", "w4a8"), model, routing)
     assert mean <= KL
     assert flips <= 0.005 * decisions
 

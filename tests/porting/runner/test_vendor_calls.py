@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import zlib
+from collections.abc import Callable, Mapping
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 import onnx_ir as ir
 import pytest
 import torch
-from composite_cases import BFLOAT, CASES, HALF, Draw
+from composite_cases import BFLOAT, CASES, HALF, Draw, taken
 
 from porting import backends
 from porting.errors import RunnerError
@@ -25,42 +27,85 @@ from porting_passes.operator_set import OperatorSet
 TYPE = pytest.mark.parametrize("dtype", [BFLOAT, HALF], ids=["bfloat16", "float16"])
 
 
-def operator_set() -> OperatorSet:
-    return backends.get("ascend-910b").surface("torch_npu").operator_set
+BACKENDS = {"torch_npu": "ascend-910b", "torch_mlu_ops": "cambricon-mlu590"}
+SURFACE = pytest.mark.parametrize("surface", BACKENDS)
+Vendor = Callable[[str], ModuleType]
 
 
-def lowered(name: str, dtype: ir.DataType) -> tuple[ir.Model, dict[str, np.ndarray]]:
+def operator_set(surface: str = "torch_npu", toolkit: str | None = None) -> OperatorSet:
+    return backends.get(BACKENDS[surface]).at(toolkit).surface(surface).operator_set
+
+
+def lowered(
+    name: str, dtype: ir.DataType, operators: OperatorSet | None = None
+) -> tuple[ir.Model, dict[str, np.ndarray]]:
+    operators = operators or operator_set()
     model, feeds = CASES[name](Draw(zlib.crc32(name.encode())), dtype).model()
-    LowerToSurface(operator_set())(model)
-    add_surface_bodies(model, operator_set())
+    LowerToSurface(operators)(model)
+    add_surface_bodies(model, operators)
     return model, feeds
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize(("surface", "name"), [(s, name) for s in BACKENDS for name in taken(s)])
 @TYPE
-def test_a_call_is_accepted_and_gives_what_the_body_gives(torch_npu: ModuleType, name: str, dtype: ir.DataType) -> None:
-    model, feeds = lowered(name, dtype)
-    calls = VendorCalls(operator_set())
+def test_a_call_is_accepted_and_gives_what_the_body_gives(
+    vendor: Vendor, surface: str, name: str, dtype: ir.DataType
+) -> None:
+    operators = operator_set(surface)
+    model, feeds = lowered(name, dtype, operators)
+    calls = VendorCalls(operators)
     got = Interpreter(model, bind=calls.bind).run(feeds)
-    assert len(torch_npu.CALLS) == len(calls.made) == 1
+    assert (
+        len(vendor(surface).CALLS) == len(calls.made) == sum(n.domain == surface for n in model.graph.all_nodes()) > 0
+    )
     for key, expected in Interpreter(model).run(feeds).items():
         assert got[key].dtype == expected.dtype
         torch.testing.assert_close(got[key], expected, rtol=2.0**-7 if dtype == BFLOAT else 2.0**-10, atol=1e-5)
 
 
-def test_every_row_with_a_call_is_called_by_some_case() -> None:
+# Of older or newer versions; the rest has no lowering and tests of its own.
+OTHER_VERSIONS = {"torch_npu": (), "torch_mlu_ops": ("tmo-1.3.2", "tmo-1.12.1")}
+NOT_CALLED = {"torch_npu": {("npu_quant_matmul", "fp19")}, "torch_mlu_ops": set()}
+
+
+@SURFACE
+def test_every_row_with_a_call_is_called_by_some_case(surface: str) -> None:
     called = set()
-    for name in CASES:
-        for dtype in (BFLOAT, HALF):
-            for node in lowered(name, dtype)[0].graph.all_nodes():
-                called.add((node.op_type, node.overload))
-    rows = {(row.operator, row.form) for row in operator_set().rows if row.call}
-    # Without a lowering: the static form, and what npu_moe_gating_top_k takes as well. Both have tests of their own.
-    assert rows - called == {("npu_quant_matmul", "fp19")}
+    for toolkit in (None, *OTHER_VERSIONS[surface]):
+        operators = operator_set(surface, toolkit)
+        for name in taken(surface):
+            for dtype in (BFLOAT, HALF):
+                for node in lowered(name, dtype, operators)[0].graph.all_nodes():
+                    called.add((node.op_type, node.overload))
+    rows = {(row.operator, row.form) for row in operator_set(surface).rows if row.call}
+    assert rows - called == NOT_CALLED[surface]
+
+
+VERSIONED = [
+    *(("tmo-1.12.1", n) for n in ("quantized", "quantized_rank3_bias", "weight_only", "weight_only_int4_groups")),
+    *(
+        ("tmo-1.3.2", n)
+        for n in ("dynamic_quantize", "dynamic_quantize_smooth", "quantized", "weight_only_int4_groups")
+    ),
+]
+
+
+@pytest.mark.parametrize(
+    ("toolkit", "name"), [v for v in VERSIONED if v[1] not in ("weight_only_bias", "weight_only_int4_bias")]
+)
+def test_the_functions_of_one_version_are_called(torch_mlu_ops: ModuleType, toolkit: str, name: str) -> None:
+    operators = operator_set("torch_mlu_ops", toolkit)
+    model, feeds = lowered(name, BFLOAT, operators)
+    got = Interpreter(model, bind=VendorCalls(operators).bind).run(feeds)
+    absent = {"tmo-1.12.1": {"smooth_quant_matmul", "weight_only_quant_matmul"}, "tmo-1.3.2": {"scaled_quantize"}}
+    assert torch_mlu_ops.CALLS
+    assert not absent[toolkit] & set(torch_mlu_ops.CALLS)
+    for key, expected in Interpreter(model).run(feeds).items():
+        torch.testing.assert_close(got[key], expected, rtol=2.0**-7, atol=1e-5)
 
 
 # case, fault in the call of its row: (old text, new text), and what the stand-in says
-FAULTS: dict[str, tuple[str, str, str, str]] = {
+ASCEND: dict[str, tuple[str, str, str, str]] = {
     "weight in the other layout": ("quantized", "transposed(x2)", "x2", "x2 (k, n)"),
     "per-token scale lost": ("quantized", " pertoken_scale=pertoken_scale,", "", "pertoken_scale is missing"),
     "scale and per-token scale swapped": (
@@ -106,12 +151,54 @@ FAULTS: dict[str, tuple[str, str, str, str]] = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("fault", FAULTS)
-def test_a_fault_in_a_call_is_found(torch_npu: ModuleType, fault: str) -> None:
-    name, old, new, message = FAULTS[fault]
-    model, feeds = lowered(name, BFLOAT)
-    node = next(n for n in model.graph.all_nodes() if n.domain == "torch_npu")
-    whole = operator_set()
+CAMBRICON: dict[str, tuple[str, str, str, str]] = {
+    "weight in the other layout": ("quantized", "a_scale, b,", "a_scale, transposed(b),", "a (m, k), b (n, k)"),
+    "scales swapped": ("quantized", "a, a_scale, b, b_scale", "a, b_scale, b, a_scale", "a_scale is (6,)"),
+    "scale of rows lost": ("quantized", "a, a_scale, b", "a, None, b", "lacks a_scale"),
+    "weight and scale swapped": ("quantized", "a_scale, b, b_scale", "a_scale, b_scale, b", "b is float32"),
+    "output type left out": ("quantized", ", dtype(output_dtype)", "", "lacks dtype"),
+    "bias for the added matrix": ("quantized_bias", ", bias)", ", None, bias)", "c is not computed"),
+    "grouped result in float32": ("quantized_grouped", "dtype(output_dtype)", "dtype(1)", "result in float32"),
+    "counts lost": ("grouped_transposed", "m_list, None", "None, None", "lacks m_list"),
+    "bound of counts lost": ("grouped_transposed", ", rows(a)", "", "max_m bounds m_list"),
+    "grouped weight not turned": ("grouped", "dense(transposed(b))", "b", "a has k 16, b 8"),
+    "grouped weight turned": ("grouped_transposed", "a, b, m_list", "a, transposed(b), m_list", "a has k 16, b 8"),
+    "groups of scales last": ("quantized_grouped_int4_groups", "groups_first(b_scale)", "b_scale", "b_scale is"),
+    "weights in a list": ("grouped_transposed", "a, b, m_list", "a, [b], m_list", "b is a tensor, not list"),
+    "int4 taken for int8": ("weight_only_int4", "'none', 4", "'none', 8", "b has k 8, a 16"),
+    "a zero point": ("weight_only", "scale, None", "scale, scale", "zero must be absent"),
+    "factors lost": ("dynamic_quantize_smooth", "x, smooth, None", "x, None, smooth", "zero must be absent"),
+    "another way of quantizing": ("dynamic_quantize", "dynamic_per_token", "dynamic_per_row", "quant_mode is one of"),
+    "experts of a gating lost": ("gating_v3", "input, topk, ", "input, ", "topk is int"),
+    "a flag as a number": ("gating_v3", "flag(normalize)", "normalize", "normalize is bool"),
+    "bias by another name": ("gating_v3", "score_bias=score_bias", "bias=score_bias", "no parameter bias"),
+    "groups swapped": ("gating_v2", "num_expert_group, topk_group", "topk_group, num_expert_group", "hold topk"),
+    "mask in the place of a norm": ("gating_v2", "None, 'topk_logit'", "'topk_logit', None", "mask"),
+    "experts not said": ("dispatch", "expert_id, expert_num", "expert_id", "lacks expert_num"),
+    "an absent operand not said": ("combine", ", None, None, 0, 0", "", "lacks residual"),
+    "gate not asked for": ("swiglu", "'silu', True", "'silu', False", "gated silu"),
+    "another activation": ("swiglu", "'silu'", "'swiglu'", "act_mode is one of"),
+    "epsilon by another place": ("rms_norm", "None, None, eps, False", "None, eps, None, False", "lacks eps"),
+    "residual in another place": ("add_rms_norm", "residual, gamma, None", "gamma, residual, None", "gamma is"),
+    "tables of the other kind of pairs": ("rotary_half_16_narrow", "False, False, False", "True, False, False",
+                                          "turn by one angle"),
+    "length lost": ("rotary_half_16_narrow", "tokens(x)", "rows(x)", "max_seqlen is 5"),
+    "operands of rotation swapped": ("rotary_half_16_narrow", "copied(x), sin", "sin, copied(x)", "input (b, s, n, d)"),
+    "mask in the place of slopes": ("attention_masked", "None, attn_bias", "attn_bias, None", "alibi_slope is"),
+    "lengths lost": ("attention_causal_whole", "tokens(q), tokens(k), ", "", "lacks"),
+    "result in another type": ("attention_causal_whole", ", out_dtype=dtype_of(v)", "", "out_dtype is that of v"),
+    "values for keys": ("attention_causal_whole", "q, k, v", "q, v, k", "keys as wide as queries"),
+}  # fmt: skip
+FAULTS = {("torch_npu", fault): planted for fault, planted in ASCEND.items()}
+FAULTS |= {("torch_mlu_ops", fault): planted for fault, planted in CAMBRICON.items()}
+
+
+@pytest.mark.parametrize(("surface", "fault"), FAULTS)
+def test_a_fault_in_a_call_is_found(vendor: Vendor, surface: str, fault: str) -> None:
+    name, old, new, message = FAULTS[surface, fault]
+    whole = operator_set(surface)
+    model, feeds = lowered(name, BFLOAT, whole)
+    node = next(n for n in model.graph.all_nodes() if n.domain == surface)
     row = whole.form(node.domain, node.op_type, node.overload)
     assert row is not None
     assert old in row.call
@@ -119,35 +206,63 @@ def test_a_fault_in_a_call_is_found(torch_npu: ModuleType, fault: str) -> None:
     broken = dataclasses.replace(whole, rows=tuple(wrong if r is row else r for r in whole.rows))
     with pytest.raises(ExecutionError) as error:
         Interpreter(model, bind=VendorCalls(broken).bind).run(feeds)
-    assert isinstance(error.value.__cause__, torch_npu.SignatureError)
+    assert isinstance(error.value.__cause__, vendor(surface).SignatureError)
     assert message in str(error.value.__cause__)
 
 
-DTYPES: dict[str, tuple[str, int, ir.DataType]] = {
-    "float32 rows for the quantizer": ("dynamic_quantize", 0, ir.DataType.FLOAT),
-    "int64 experts": ("dispatch", 1, ir.DataType.INT64),
-    "norm weight of the other half": ("rms_norm", 1, HALF),
-    "float16 scales of bfloat16 rows": ("combine", 1, HALF),
-    "int64 index": ("combine", 2, ir.DataType.INT64),
-    "int32 group list": ("grouped", 2, ir.DataType.INT32),
-    "rotary tables of another type": ("rotary_half_16_narrow", 1, ir.DataType.FLOAT),
-    "weight of another type": ("grouped", 1, HALF),
-    "float16 scale of an int8 product": ("quantized", 2, HALF),
+DTYPES: dict[tuple[str, str], tuple[str, int, ir.DataType]] = {
+    ("torch_npu", "float32 rows for the quantizer"): ("dynamic_quantize", 0, ir.DataType.FLOAT),
+    ("torch_npu", "int64 experts"): ("dispatch", 1, ir.DataType.INT64),
+    ("torch_npu", "norm weight of the other half"): ("rms_norm", 1, HALF),
+    ("torch_npu", "float16 scales of bfloat16 rows"): ("combine", 1, HALF),
+    ("torch_npu", "int64 index"): ("combine", 2, ir.DataType.INT64),
+    ("torch_npu", "int32 group list"): ("grouped", 2, ir.DataType.INT32),
+    ("torch_npu", "rotary tables of another type"): ("rotary_half_16_narrow", 1, ir.DataType.FLOAT),
+    ("torch_npu", "weight of another type"): ("grouped", 1, HALF),
+    ("torch_npu", "float16 scale of an int8 product"): ("quantized", 2, HALF),
+    ("torch_mlu_ops", "narrow factors"): ("dynamic_quantize_smooth", 1, HALF),
+    ("torch_mlu_ops", "int64 experts"): ("dispatch", 0, ir.DataType.INT64),
+    ("torch_mlu_ops", "norm weight of the other half"): ("rms_norm", 1, HALF),
+    ("torch_mlu_ops", "weights of a combination in bfloat16"): ("combine", 1, BFLOAT),
+    ("torch_mlu_ops", "int64 index"): ("combine", 2, ir.DataType.INT64),
+    ("torch_mlu_ops", "int64 counts"): ("grouped", 2, ir.DataType.INT64),
+    ("torch_mlu_ops", "float32 tables of a bfloat16 rotation"): ("rotary_half_16_narrow", 1, ir.DataType.FLOAT),
+    ("torch_mlu_ops", "weight of another type"): ("grouped", 1, HALF),
+    ("torch_mlu_ops", "float16 scale of rows"): ("quantized", 1, HALF),
+    ("torch_mlu_ops", "float32 scales of groups"): ("weight_only_int4_groups", 2, ir.DataType.FLOAT),
+    ("torch_mlu_ops", "mask of another type"): ("attention_masked", 3, ir.DataType.FLOAT),
 }
 
 
-@pytest.mark.parametrize("fault", DTYPES)
-def test_an_operand_of_another_type_is_found(torch_npu: ModuleType, fault: str) -> None:
-    name, place, dtype = DTYPES[fault]
-    model, feeds = lowered(name, BFLOAT)
-    node = next(n for n in model.graph.all_nodes() if n.domain == "torch_npu")
+@pytest.mark.parametrize(("surface", "fault"), DTYPES)
+def test_an_operand_of_another_type_is_found(vendor: Vendor, surface: str, fault: str) -> None:
+    name, place, dtype = DTYPES[surface, fault]
+    operators = operator_set(surface)
+    model, feeds = lowered(name, BFLOAT, operators)
+    node = next(n for n in model.graph.all_nodes() if n.domain == surface)
     cast = ir.node("Cast", [node.inputs[place]], {"to": int(dtype)}, name="planted")
     cast.outputs[0].name = "planted"
     model.graph.insert_before(node, [cast])
     node.replace_input_with(place, cast.outputs[0])
     with pytest.raises(ExecutionError) as error:
-        Interpreter(model, bind=VendorCalls(operator_set()).bind).run(feeds)
-    assert isinstance(error.value.__cause__, torch_npu.SignatureError)
+        Interpreter(model, bind=VendorCalls(operators).bind).run(feeds)
+    assert isinstance(error.value.__cause__, vendor(surface).SignatureError)
+
+
+def test_a_function_that_writes_into_its_argument_gets_a_copy(torch_mlu_ops: ModuleType) -> None:
+    operators = operator_set("torch_mlu_ops")
+    model, feeds = lowered("rotary_half_16_narrow", BFLOAT, operators)
+    node = next(n for n in model.graph.all_nodes() if n.domain == "torch_mlu_ops")
+    before: dict[str, torch.Tensor] = {}
+    bind = VendorCalls(operators).bind
+
+    def watched(node: ir.Node, attributes: Mapping[str, Any]) -> Callable[..., Any] | None:
+        call = bind(node, attributes)
+        return None if call is None else lambda x, *rest: (before.update(x=x, as_it_was=x.clone()), call(x, *rest))[1]
+
+    Interpreter(model, bind=watched).run(feeds)
+    assert node.op_type == "apply_rotary"
+    assert torch.equal(before["x"], before["as_it_was"])
 
 
 def test_what_is_made_of_weights_alone_is_made_once(torch_npu: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:

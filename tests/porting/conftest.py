@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
 
@@ -11,7 +12,7 @@ import pytest
 
 from porting.runner import vendor_calls
 
-STAND_INS = Path(__file__).resolve().parents[2] / "standins"
+STAND_INS = Path(__file__).resolve().parents[1] / "standins"
 
 
 @pytest.fixture
@@ -28,8 +29,18 @@ def stand_ins(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 
 @pytest.fixture
-def torch_npu(stand_ins: Path) -> ModuleType:
-    """The stand-in of torch_npu."""
-    import importlib
+def vendor(stand_ins: Path) -> Callable[[str], ModuleType]:
+    """vendor(name) -> the stand-in of a vendor's module."""
+    return importlib.import_module
 
-    return importlib.import_module("torch_npu")
+
+@pytest.fixture
+def torch_npu(vendor: Callable[[str], ModuleType]) -> ModuleType:
+    """The stand-in of torch_npu."""
+    return vendor("torch_npu")
+
+
+@pytest.fixture
+def torch_mlu_ops(vendor: Callable[[str], ModuleType]) -> ModuleType:
+    """The stand-in of torch_mlu_ops."""
+    return vendor("torch_mlu_ops")

@@ -1,0 +1,63 @@
+"""Whole models on surfaces of Python calls: nothing illegal, every call accepted, and the simulation's numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pytest
+import torch
+
+from porting import frontends
+from porting.frontends.source import Source
+from porting.pipeline import Pipeline
+from porting.quantization.decide import decider
+from porting.runner.vendor_calls import VendorCalls
+from porting.simulation.interpreter import Interpreter
+from porting.target import Target
+from porting_passes.lowering import add_surface_bodies
+
+# Calls of a model with one dense layer and one of experts: what must be there, whatever else is.
+CALLS = {
+    ("ascend-910b", "w8a8"): {"npu_dynamic_quant", "npu_quant_matmul", "npu_grouped_matmul", "npu_rms_norm"},
+    ("ascend-910b", "w4a8"): {"npu_dynamic_quant", "npu_quant_matmul", "npu_grouped_matmul"},
+    ("cambricon-mlu590", "w8a8"): {
+        *("scaled_quantize", "smooth_quant_matmul", "smooth_quant_group_gemm", "moe_sigmoid_topk", "moe_gen_idx"),
+        *("moe_expand_input", "moe_combine_result", "active", "fused_rms_norm", "apply_rotary", "flash_attention"),
+    },
+    ("cambricon-mlu590", "w4a8"): {"scaled_quantize", "smooth_quant_matmul", "smooth_quant_group_gemm"},
+    ("cambricon-mlu590", "w8a16"): {"weight_only_quant_matmul", "group_gemm"},
+    ("cambricon-mlu590", "w4a16-g128"): {"weight_only_quant_matmul", "group_gemm"},
+}
+
+
+@pytest.fixture(scope="module")
+def source(random_checkpoint: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Source:
+    """A DeepSeek-V3 of random weights whose experts read groups of 128 columns."""
+    folder = tmp_path_factory.mktemp("surfaces")
+    fields = {"hidden_size": 128, "num_hidden_layers": 2, "first_k_dense_replace": 1}
+    return frontends.load(str(random_checkpoint(folder, 3, **fields)))
+
+
+@pytest.mark.parametrize(("backend", "scheme"), CALLS)
+def test_a_whole_model(vendor: Callable[[str], ModuleType], source: Source, backend: str, scheme: str) -> None:
+    target = Target.resolve(backend, scheme=scheme, language_model=True)
+    pipeline = Pipeline(source.model.clone(), target, language_model=True)
+    pipeline.bind(source.dims)
+    pipeline.to_float_surface()
+    pipeline.quantize_weights(decider(source, target))
+    pipeline.to_dtype()
+    pipeline.require_legal()
+    pipeline.lower()
+    operators = target.surface.operator_set
+    add_surface_bodies(pipeline.model, operators)
+    assert not any(node.domain == "porting" for node in pipeline.model.graph.all_nodes())
+    ids = {"input_ids": torch.from_numpy(np.random.default_rng(1).integers(0, 256, (2, 24)))}
+    simulated = Interpreter(pipeline.model).run(ids)["logits"]
+    module = vendor(target.surface.name)
+    called = Interpreter(pipeline.model, bind=VendorCalls(operators).bind).run(ids)["logits"]
+    assert set(module.CALLS) >= CALLS[backend, scheme]
+    assert called.dtype == simulated.dtype
+    torch.testing.assert_close(called, simulated, rtol=2.0**-6, atol=2.0**-6 * float(simulated.abs().max()))
