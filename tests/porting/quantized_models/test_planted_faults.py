@@ -45,7 +45,7 @@ class Ports:
         """What `verify` says of a copy with the fault."""
         copy = plant(self.of(scheme), fault, self._folder / "copy")
         try:
-            return verification.verify(copy)
+            return verification.verify(copy, threads=2)
         finally:
             shutil.rmtree(copy)
 
