@@ -31,6 +31,8 @@ METRICS: Mapping[str, Literal["min", "max"]] = {
     "cosine": "min",
     "sqnr_db": "min",
     "rel_l2": "max",
+    "channel_rel_l2": "max",
+    "row_rel_l2": "max",
     "max_abs": "max",
     "max_ulp": "max",
     "nonfinite_count": "max",

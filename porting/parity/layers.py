@@ -21,6 +21,7 @@ import torch
 from porting.parity.anchors import Anchor
 from porting.parity.evidence import Statistics
 from porting.parity.metrics import Accumulator, Metrics
+from porting.parity.products import Spread, SpreadSums, quantized
 from porting.parity.sampling import Sample, fit, saturated
 from porting.simulation.interpreter import Interpreter
 from porting.simulation.weight_cache import WeightCache
@@ -31,12 +32,18 @@ Values = dict[str, torch.Tensor]
 
 @dataclasses.dataclass(frozen=True)
 class Layer:
-    """One anchor with both views. dtype: of the ported value, in ONNX's lower-case words."""
+    """One anchor with both views. dtype: of the ported value, in ONNX's lower-case words.
+
+    quantized: whether it multiplies with integer weights or computes with integer codes. spread: of a floating result,
+    in the isolated view.
+    """
 
     anchor: Anchor
     dtype: str
     accumulated: Metrics
     isolated: Metrics | None
+    quantized: bool = False
+    spread: Spread | None = None
 
     @property
     def limit(self) -> float | None:
@@ -71,6 +78,8 @@ class Layer:
             "dtype": self.dtype,
             "accumulated": self.accumulated.to_json(),
             "isolated": None if self.isolated is None else self.isolated.to_json(),
+            "quantized": self.quantized,
+            "spread": None if self.spread is None else self.spread.to_json(),
         }
 
 
@@ -80,6 +89,7 @@ class LayerSums:
 
     accumulated: dict[str, Accumulator] = dataclasses.field(default_factory=dict)
     isolated: dict[str, Accumulator] = dataclasses.field(default_factory=dict)
+    spread: dict[str, SpreadSums] = dataclasses.field(default_factory=dict)
     dtypes: dict[str, torch.dtype] = dataclasses.field(default_factory=dict)
     statistics: dict[str, Statistics] = dataclasses.field(default_factory=dict)
 
@@ -88,6 +98,8 @@ class LayerSums:
         for mine, theirs in ((self.accumulated, other.accumulated), (self.isolated, other.isolated)):
             for name, sums in theirs.items():
                 mine.setdefault(name, Accumulator()).merge(sums)
+        for name, spread in other.spread.items():
+            self.spread.setdefault(name, SpreadSums()).merge(spread)
         for name, statistics in other.statistics.items():
             self.statistics.setdefault(name, Statistics()).merge(statistics)
         self.dtypes.update(other.dtypes)
@@ -133,6 +145,7 @@ class LayerComparison:
         self._isolated = isolated
         self._computed = [a for a in anchors if a.op_type is not None]
         self._by_value = {a.value: a for a in self._computed}
+        self._quantized = quantized(ported, anchors)
         # Casts right behind the graph inputs: no layers, but they say to what the port rounds its inputs.
         self._input_casts = {a.value: a.source for a in anchors if a.op_type is None}
 
@@ -208,6 +221,8 @@ class LayerComparison:
             anchor = self._by_value[value.name or ""]
             if not self._add(sums.isolated, anchor, values, tensor):
                 return None
+            if tensor.is_floating_point():
+                sums.spread.setdefault(anchor.source, SpreadSums()).update(values[anchor.source], tensor)
             return saturated(values[anchor.source], tensor.dtype)
 
         self.simulation.run(inputs, tap=tap, wanted=self._by_value)
@@ -233,6 +248,8 @@ class LayerComparison:
                 dtype=str(sums.dtypes[anchor.source]).removeprefix("torch."),
                 accumulated=sums.accumulated[anchor.source].metrics(),
                 isolated=sums.isolated[anchor.source].metrics() if anchor.source in sums.isolated else None,
+                quantized=anchor.value in self._quantized,
+                spread=sums.spread[anchor.source].spread() if anchor.source in sums.spread else None,
             )
             for anchor in self._computed
             if anchor.source in sums.accumulated

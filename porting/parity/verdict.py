@@ -131,13 +131,24 @@ class Judge:
         return checks
 
     def layers(self, layers: Iterable[Layer]) -> list[Check]:
-        """The isolated view; values that overflow are left to :meth:`overflows`."""
-        return [
-            check
-            for layer in layers
-            if layer.isolated is not None and layer.isolated.compared
-            for check in self._value("isolated", layer.anchor.source, layer.isolated, layer.anchor.place)
-        ]
+        """The isolated view; values that overflow are left to :meth:`overflows`.
+
+        A layer that computes with no integer codes has no scheme, whatever the scheme of the port is.
+        """
+        checks = []
+        for layer in layers:
+            if layer.isolated is None or not layer.isolated.compared:
+                continue
+            name, place = layer.anchor.source, layer.anchor.place
+            judge = self if layer.quantized else Judge(self._budget, scheme="none", dtype=self._dtype)
+            checks += judge._value("isolated", name, layer.isolated, place)
+            if layer.spread is not None:
+                checks += [
+                    _check(limit, name, float(met), place)
+                    for limit in judge._limits("isolated", name)
+                    if (met := getattr(layer.spread, limit.metric, None)) is not None
+                ]
+        return checks
 
     def overflows(self, layers: Iterable[Layer], outputs_hold: bool) -> list[Check]:
         """Layers that are finite in the reference only. Ambiguous as long as no output notices, else a fault."""

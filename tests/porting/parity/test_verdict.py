@@ -5,10 +5,14 @@ import dataclasses
 import pytest
 import torch
 
+from porting.parity.anchors import Anchor
 from porting.parity.budgets import default_budget
 from porting.parity.fidelity import Codes, Fidelity
+from porting.parity.layers import Layer
 from porting.parity.metrics import measure
+from porting.parity.products import Spread
 from porting.parity.verdict import Check, Judge, overall, worst
+from porting_passes import provenance
 
 SAME = measure(torch.ones(4), torch.ones(4))
 OFF = measure(torch.ones(4), 1.001 * torch.ones(4))
@@ -131,3 +135,22 @@ def test_integer_codes(codes, expected):
 def test_fidelity_without_a_run_says_why():
     (only,) = judge().fidelity(Fidelity("engine", not_measured="no such operator"))
     assert (only.verdict, only.met) == ("not_measured", "no such operator")
+
+
+def isolated(rel_l2, *, quantized, spread=None):
+    """A layer of a w8a8 port in bfloat16 whose isolated error is known."""
+    origin = provenance.Provenance(sources=("c",), equal=True)
+    reference = torch.ones(100)
+    metrics = measure(reference, reference * (1 + rel_l2))
+    return Layer(Anchor("v", "c", "n", "MatMul", "MatMul", origin), "bfloat16", metrics, metrics, quantized, spread)
+
+
+@pytest.mark.parametrize("quantized, expected", [(True, "pass"), (False, "fail")])
+def test_a_layer_without_integer_codes_is_judged_without_a_scheme(quantized, expected):
+    (first, *_) = judge("w8a8", "bfloat16").layers([isolated(0.05, quantized=quantized)])
+    assert (first.metric, first.verdict) == ("rel_l2", expected)
+
+
+def test_one_bad_channel_fails_a_product_whose_norm_holds():
+    layer = isolated(0.05, quantized=True, spread=Spread(channel_rel_l2=0.5, row_rel_l2=0.1, channel=3))
+    assert [c.metric for c in judge("w8a8", "bfloat16").layers([layer]) if c.verdict == "fail"] == ["channel_rel_l2"]
