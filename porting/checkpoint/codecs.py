@@ -11,7 +11,7 @@ import torch
 from porting.checkpoint.made import Packing
 from porting.quantization.quantized_weight import scale_bias
 from porting.quantization.weight_spec import WeightSpec
-from porting_kernels import fp8, int4, native
+from porting_kernels import fp8, int4, microscaling, native
 from porting_kernels.weight_quantization import LEAST_SCALE, Findings
 
 E4M3_MAX = 448.0
@@ -28,21 +28,34 @@ class BlockSpec:
     block: tuple[int, int] = fp8.BLOCK
 
 
-Spec = WeightSpec | BlockSpec
+@dataclasses.dataclass(frozen=True)
+class MxSpec:
+    """A power of two for each 32 columns, elements of e4m3 (8 bits) or e2m1 (4): ``porting_kernels.microscaling``."""
+
+    bits: int
+    group: int = microscaling.GROUP
+
+
+Spec = WeightSpec | BlockSpec | MxSpec
 
 
 @dataclasses.dataclass(frozen=True)
 class Encoded:
-    """codes: [rows, columns], int8 or float8. scale: float32 [rows (or blocks), groups]. bias: [rows, slices]."""
+    """codes: [rows, columns], int8, float8, or uint8 of 4 bits. bias: [rows, slices].
+
+    scale: [rows or blocks, groups], float32; of MX formats uint8.
+    """
 
     codes: torch.Tensor
     scale: torch.Tensor
-    bias: torch.Tensor | None
     findings: Findings
+    bias: torch.Tensor | None = None
 
 
 def code_dtype(spec: Spec) -> torch.dtype:
     """Of codes before they are packed."""
+    if isinstance(spec, MxSpec):
+        return torch.float8_e4m3fn if spec.bits == 8 else torch.uint8
     return torch.float8_e4m3fn if isinstance(spec, BlockSpec) and spec.kind == "float8_e4m3fn" else torch.int8
 
 
@@ -59,6 +72,9 @@ def encode(values: torch.Tensor, spec: Spec, bias_slices: int = 0, codes: torch.
     Of whole blocks only, where ``spec`` has blocks; each row by itself otherwise, so that results do not depend on
     how rows are cut. Integer codes of rows are those of ``porting.quantization.quantize_weight``.
     """
+    if isinstance(spec, MxSpec):
+        encoded = Encoded(*microscaling.quantize(values, spec.bits))
+        return encoded if codes is None else dataclasses.replace(encoded, codes=codes.copy_(encoded.codes))
     if isinstance(spec, BlockSpec):
         encoded = _encode_blocks(values, spec)
         return encoded if codes is None else dataclasses.replace(encoded, codes=codes.copy_(encoded.codes))
@@ -66,7 +82,7 @@ def encode(values: torch.Tensor, spec: Spec, bias_slices: int = 0, codes: torch.
         values, bits=spec.bits, group=spec.group, search=spec.search, codes=codes
     )
     bias = scale_bias(codes, scale, bias_slices) if bias_slices else None
-    return Encoded(codes, scale, bias, findings)
+    return Encoded(codes, scale, findings, bias)
 
 
 def _encode_blocks(values: torch.Tensor, spec: BlockSpec) -> Encoded:
@@ -90,7 +106,7 @@ def _encode_blocks(values: torch.Tensor, spec: BlockSpec) -> Encoded:
         not_finite=int((~finite).sum()),
         tiny=int(((absmax > 0) & (exact < LEAST_SCALE) & finite).sum()),
     )
-    return Encoded(whole, torch.where(finite, scale, torch.nan), None, findings)
+    return Encoded(whole, torch.where(finite, scale, torch.nan), findings)
 
 
 def packed(codes: torch.Tensor, packing: Packing, bits: int) -> torch.Tensor:
@@ -98,7 +114,8 @@ def packed(codes: torch.Tensor, packing: Packing, bits: int) -> torch.Tensor:
     if packing == "row_pairs":
         return torch.from_numpy(int4.pack_pairs(codes.numpy(), axis=0))
     if packing == "column_pairs":
-        return torch.from_numpy(int4.pack_pairs(codes.numpy(), axis=1))
+        # The bits of a pair are the same whether they stand for an integer or a float.
+        return torch.from_numpy(int4.pack_pairs(codes.view(torch.int8).numpy(), axis=1)).view(codes.dtype)
     return _words(codes, bits) if packing == "words" else codes
 
 

@@ -39,8 +39,9 @@ class TensorError:
     not_finite: int
 
     def to_json(self) -> dict[str, Any]:
-        """For programs: an infinite SQNR is null."""
-        return {**dataclasses.asdict(self), "sqnr_db": None if math.isinf(self.sqnr_db) else self.sqnr_db}
+        """For programs: what is infinite is null."""
+        return {key: None if isinstance(value, float) and math.isinf(value) else value
+                for key, value in dataclasses.asdict(self).items()}  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True)
@@ -104,7 +105,7 @@ def measure(source: Source, tensor: SourceTensor, converted: ConvertedFolder) ->
         codes = decoded.read_codes(first, last)
         values = decoded.values(codes, first)
         if decoded.limit:
-            magnitudes = codes.to(torch.float32).abs() if codes.is_floating_point() else codes.to(torch.int16).abs()
+            magnitudes = _magnitudes(codes)
             ends += int((magnitudes >= decoded.limit).sum())
         not_finite += int((~torch.isfinite(values)).sum())
         error = (values - reference).nan_to_num(0.0, 0.0, 0.0)
@@ -123,6 +124,13 @@ def measure(source: Source, tensor: SourceTensor, converted: ConvertedFolder) ->
     share = ends / elements if decoded.limit and elements else None
     stored = decoded.codes.dtype
     return TensorError(tensor.name, stored, elements, sqnr, rel, largest, share, worst, worst_rel, not_finite)
+
+
+def _magnitudes(codes: torch.Tensor) -> torch.Tensor:
+    """Of integers and float8; of codes of e2m1 without their sign."""
+    if codes.dtype == torch.uint8:
+        return codes & 7
+    return codes.to(torch.float32).abs() if codes.is_floating_point() else codes.to(torch.int16).abs()
 
 
 def _rows(tensor: SourceTensor) -> Iterator[tuple[int, int]]:

@@ -15,7 +15,7 @@ from porting.checkpoint.validation import detect, stem_of
 from porting.errors import InvalidModelError
 from porting.weights.safetensors_file import Entry
 from porting.weights.store import WeightStore
-from porting_kernels import fp8, int4
+from porting_kernels import fp8, int4, microscaling
 
 Unpack = Callable[[torch.Tensor], torch.Tensor]
 _SUFFIX = re.compile(r"\.weight$")
@@ -52,6 +52,8 @@ class Decoded:
         """The numbers, float32, that codes of the rows from ``first`` on stand for."""
         if self.scale is None:
             return codes.to(torch.float32)
+        if self.scale.dtype == torch.uint8:
+            return microscaling.dequantize(codes, self.scale[first : first + len(codes)])
         height, width = self.block
         rows = torch.arange(first, first + len(codes)) // height
         columns = torch.arange(self.columns) // width
@@ -76,6 +78,9 @@ class ConvertedFolder:
         """The tensor that a source tensor of this name and shape became. InvalidModelError where there is none."""
         rows, columns = _matrix(shape)
         found = self.store.entries.get(name)
+        scale = self.store.entries.get(f"{name}_scale")
+        if scale is not None and scale.dtype == "U8":
+            return self._microscaled(name, rows, columns)
         if found is not None and found.dtype not in ("I8", "F8_E4M3"):
             return Decoded(self.store, found, rows, columns)
         module = _SUFFIX.sub("", name)
@@ -87,6 +92,14 @@ class ConvertedFolder:
         if quantized is None:
             raise InvalidModelError("the converted folder lacks a tensor", required=name, where=self.path)
         return quantized
+
+    def _microscaled(self, name: str, rows: int, columns: int) -> Decoded:
+        packed = f"{name}_packed"
+        entry = self.store.entry(packed if packed in self.store.entries else name)
+        scale = self.store.tensor(f"{name}_scale")
+        if entry.columns == columns:
+            return Decoded(self.store, entry, rows, columns, 448, scale)
+        return Decoded(self.store, entry, rows, columns, 7, scale, unpack=_nibbles)
 
     def _smooth(self, module: str, rows: int, columns: int) -> Decoded | None:
         entry = self.store.entries.get(f"{module}.qweight")
@@ -141,6 +154,11 @@ class ConvertedFolder:
 
 def _pairs(raw: torch.Tensor, axis: int) -> torch.Tensor:
     return torch.from_numpy(int4.unpack_pairs(raw.contiguous().numpy(), axis))
+
+
+def _nibbles(raw: torch.Tensor) -> torch.Tensor:
+    """Codes of e2m1, uint8 of 0 to 15, the even column from the low nibble."""
+    return torch.stack([raw & 0x0F, raw >> 4], dim=-1).reshape(len(raw), -1)
 
 
 def _words_of(bits: int) -> Unpack:

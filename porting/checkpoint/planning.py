@@ -6,7 +6,7 @@ import dataclasses
 import re
 from typing import Any
 
-from porting.checkpoint.codecs import BlockSpec
+from porting.checkpoint.codecs import BlockSpec, MxSpec
 from porting.checkpoint.conversion import Conversion
 from porting.checkpoint.layout import FormatLayout
 from porting.checkpoint.treatment import Treatment
@@ -110,6 +110,8 @@ def stored_as(treatment: Treatment) -> str:
         return "float"
     if isinstance(spec, BlockSpec):
         return f"{spec.kind} {spec.block[0]} x {spec.block[1]}"
+    if isinstance(spec, MxSpec):
+        return f"mxfp{spec.bits}"
     scale = "channel" if spec.group is None else f"g{spec.group}"
     return f"int{spec.bits} {scale} {spec.search}"
 

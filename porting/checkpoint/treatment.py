@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterable, Mapping
 
-from porting.checkpoint.codecs import BlockSpec, Spec
+from porting.checkpoint.codecs import BlockSpec, MxSpec, Spec
 from porting.checkpoint.source import Source, SourceTensor
 from porting.errors import UsageError
 from porting.quantization.plan import Decision, plan_quantization
@@ -13,11 +13,16 @@ from porting.quantization.scheme_map import SchemeMap
 from porting.quantization.schemes import NONE, Activation, schemes
 
 BF16 = "bf16"
-_BLOCKS: Mapping[str, BlockSpec] = {"fp8-block": BlockSpec("float8_e4m3fn"), "int8-block": BlockSpec("int8")}
+_FLOATS: Mapping[str, BlockSpec | MxSpec] = {
+    "fp8-block": BlockSpec("float8_e4m3fn"),
+    "int8-block": BlockSpec("int8"),
+    "mxfp8": MxSpec(8),
+    "mxfp4": MxSpec(4),
+}
 _LIKE = "w8a8"
-"""Schemes of blocks quantize what this scheme does."""
+"""Schemes of blocks and of microscaling quantize what this scheme does."""
 
-SCHEMES = (BF16, "w8a8", "w8a16", "w4a8", "w4a16-g128", *_BLOCKS)
+SCHEMES = (BF16, "w8a8", "w8a16", "w4a8", "w4a16-g128", *_FLOATS)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,7 +54,7 @@ def treatments(source: Source, scheme: str, runtime: str, scheme_map: SchemeMap 
     """
     if scheme not in SCHEMES:
         raise UsageError(f"no scheme {scheme!r}", required=" or ".join(SCHEMES), met=scheme)
-    block = _BLOCKS.get(scheme)
+    block = _FLOATS.get(scheme)
     plan = plan_quantization(
         {tensor.name: tensor.shape for tensor in source.tensors.values()},
         scheme=NONE if scheme == BF16 else _LIKE if block else scheme,
@@ -64,14 +69,14 @@ def treatments(source: Source, scheme: str, runtime: str, scheme_map: SchemeMap 
 
 
 def _treatment(
-    tensor: SourceTensor, decision: Decision | None, scheme: str, block: BlockSpec | None, source: Source
+    tensor: SourceTensor, decision: Decision | None, scheme: str, block: BlockSpec | MxSpec | None, source: Source
 ) -> Treatment:
     if decision is None:
         return _OTHER
     if scheme == BF16 and len(tensor.shape) > 1:
         return Treatment(None, "float", NONE, decision.reason, decision.source, len(tensor.shape) == 2, widen=True)
-    stored_so = tensor.entry.dtype == "F8_E4M3" and source.store.block == (block and block.block)
-    if block is not None and block.kind == "float8_e4m3fn" and stored_so and len(tensor.shape) == 2:
+    is_fp8 = isinstance(block, BlockSpec) and block.kind == "float8_e4m3fn" and block.block == source.store.block
+    if is_fp8 and tensor.entry.dtype == "F8_E4M3" and len(tensor.shape) == 2:
         return Treatment(block, "float", scheme, "stored so", "the checkpoint", verbatim=True)
     if len(tensor.shape) != 2 and decision.spec is not None:
         where = "every format here names the weights of one expert at a time"
@@ -80,6 +85,17 @@ def _treatment(
     word = scheme if block is not None and spec is not None else decision.scheme
     matrix = len(tensor.shape) == 2
     return Treatment(spec, decision.activation, word, decision.reason, decision.source, matrix)
+
+
+def without_ragged(treatments: dict[str, Treatment], source: Source, where: str) -> dict[str, Treatment]:
+    """Matrices whose columns blocks or groups do not divide stay in float: ``where`` has no cut-off ones."""
+    found = dict(treatments)
+    for name, treatment in treatments.items():
+        spec, shape = treatment.spec, source.tensors[name].shape
+        width = spec.block[1] if isinstance(spec, BlockSpec) else spec.group if isinstance(spec, MxSpec) else 1
+        if shape and shape[-1] % width:
+            found[name] = in_float(treatment, f"groups of {width} do not divide {shape[-1]} columns", where)
+    return found
 
 
 def in_float(treatment: Treatment, reason: str, source: str) -> Treatment:

@@ -50,6 +50,13 @@ def detect(folder: Path) -> str:
     return _METHODS[method]
 
 
+def folders(out: Path) -> list[Path]:
+    """The folders of a conversion's formats: ``out`` itself, or those below it with several."""
+    if (out / "config.json").exists() or not (out / NAME).exists():
+        return [out]
+    return [out / str(form) for form in read_record(out).get("formats", [])]
+
+
 def stem_of(form: str) -> str:
     """What weight files of a format are called."""
     return ascend.STEM if form == "ascend" else "model"

@@ -119,7 +119,9 @@ def conversion(command: Command) -> Command:
     for option in reversed(
         (
             click.option(
-                "--scheme", required=True, help="bf16, w8a8, w8a16, w4a8, w4a16-g128, fp8-block or int8-block."
+                "--scheme",
+                required=True,
+                help="bf16, w8a8, w8a16, w4a8, w4a16-g128, fp8-block, int8-block, mxfp8 or mxfp4.",
             ),
             click.option(
                 "--format",

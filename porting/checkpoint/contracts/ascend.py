@@ -15,7 +15,8 @@ from porting.weights.index import read_json
 
 DESCRIPTION = "quant_model_description.json"
 STEM = "quant_model_weights"
-_KINDS = ("FLOAT", "W8A8_DYNAMIC", "W8A16", "W4A8_DYNAMIC")
+_MX = {"W8A8_MXFP8": ("F8_E4M3", 1), "W4A4_MXFP4": ("U8", 2)}
+_KINDS = ("FLOAT", "W8A8_DYNAMIC", "W8A16", "W4A8_DYNAMIC", *_MX)
 _SLICED = ("down_proj", "o_proj", "w2")
 
 
@@ -53,8 +54,9 @@ def _documents(folder: Folder, description: Mapping[str, Any]) -> Iterator[Fault
     ):
         if isinstance(config, dict) and "quantization_config" in config:
             yield Fault(holder, "no quantization_config beside a description", "quantization_config")
-    if description.get("group_size", 0) != 0:
-        yield Fault(f"{DESCRIPTION}, group_size", "0: groups are rejected", str(description["group_size"]))
+    group = 32 if description.get("model_quant_type") in _MX else 0
+    if description.get("group_size", 0) != group:
+        yield Fault(f"{DESCRIPTION}, group_size", f"{group}: others are rejected", str(description["group_size"]))
     if not isinstance(description.get("model_quant_type"), str):
         yield Fault(f"{DESCRIPTION}, model_quant_type", "a type", str(description.get("model_quant_type")))
 
@@ -74,6 +76,11 @@ def _module(folder: Folder, description: Mapping[str, Any], module: str, kind: s
     reason = folder.kept_always(module, "torch_npu")
     if reason is not None:
         yield Fault(weight, f"FLOAT ({reason})", kind)
+    if kind in _MX:
+        dtype, pairs = _MX[kind]
+        yield from folder.expect(weight, dtype, entry.shape)
+        yield from folder.expect(f"{weight}_scale", "U8", (entry.shape[0], entry.shape[1] * pairs // 32))
+        return
     int4 = kind == "W4A8_DYNAMIC"
     if int4 and not experts_only(module):
         yield Fault(weight, "W4A8_DYNAMIC on routed experts only", kind)

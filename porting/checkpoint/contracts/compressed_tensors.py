@@ -13,6 +13,7 @@ from typing import Any
 from porting.checkpoint.contracts.folder import Fault, Folder, is_matrix, uniform
 
 _WEIGHTS = (".weight", ".weight_packed")
+_MX = {"mxfp8-quantized": ("", "F8_E4M3", 1), "mxfp4-pack-quantized": ("_packed", "U8", 2)}
 
 
 def check(path: Path) -> Iterator[Fault]:
@@ -88,6 +89,15 @@ def _is_no_linear(module: str) -> bool:
 def _tensors(folder: Folder, module: str, group: dict[str, Any]) -> Iterator[Fault]:
     weights, name = group["weights"], f"{module}.weight"
     packed = group["format"] == "pack-quantized"
+    if group["format"] in _MX:
+        suffix, dtype, pairs = _MX[group["format"]]
+        stored = folder.entries.get(f"{name}{suffix}")
+        if stored is None:
+            yield Fault(f"{name}{suffix}", f"the weight of format {group['format']}", "missing")
+            return
+        yield from folder.expect(stored.name, dtype, stored.shape)
+        yield from folder.expect(f"{name}_scale", "U8", (stored.shape[0], stored.shape[1] * pairs // 32))
+        return
     entry = folder.entries.get(f"{name}_packed" if packed else name)
     if entry is None:
         yield Fault(f"{name}_packed" if packed else name, f"the weight of format {group['format']}", "missing")

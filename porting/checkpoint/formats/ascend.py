@@ -10,10 +10,11 @@ from __future__ import annotations
 import re
 from typing import Any, ClassVar
 
+from porting.checkpoint.codecs import MxSpec
 from porting.checkpoint.formats.format import Format, Result, config_of
 from porting.checkpoint.made import Made
 from porting.checkpoint.source import Source, SourceTensor
-from porting.checkpoint.treatment import Treatment, is_routed_expert, require
+from porting.checkpoint.treatment import Treatment, is_routed_expert, require, without_ragged
 from porting.quantization.weight_spec import WeightSpec
 
 DESCRIPTION = "quant_model_description.json"
@@ -23,13 +24,17 @@ SLICES = 16
 _SLICED = re.compile(r"(.*\.)?(down_proj|o_proj|w2)")
 
 
+_MX = {8: "W8A8_MXFP8", 4: "W4A4_MXFP4"}
+_PRIORITY = ("W4A4_MXFP4", "W8A8_MXFP8", "W4A8_DYNAMIC", "W8A8_DYNAMIC", "W8A16")
+
+
 class Ascend(Format):
-    """FLOAT, W8A8_DYNAMIC, W8A16, and W4A8_DYNAMIC for routed experts."""
+    """FLOAT, W8A8_DYNAMIC, W8A16, W4A8_DYNAMIC for routed experts, W8A8_MXFP8 and W4A4_MXFP4."""
 
     name: ClassVar[str] = "ascend"
     runtime: ClassVar[str] = "torch_npu"
     stem: ClassVar[str] = "quant_model_weights"
-    schemes: ClassVar[tuple[str, ...]] = ("bf16", "w8a8", "w8a16", "w4a8")
+    schemes: ClassVar[tuple[str, ...]] = ("bf16", "w8a8", "w8a16", "w4a8", "mxfp8", "mxfp4")
 
     def adjusted(self, treatments: dict[str, Treatment], source: Source, scheme: str) -> dict[str, Treatment]:
         """UsageError for a map that asks for what the runtime does not load, and for matrices that do not go in pairs.
@@ -47,14 +52,19 @@ class Ascend(Format):
             require(shape[0] % 2 == 0 and shape[1] % slices == 0, "the matrix does not go into pairs of rows",
                     required=f"an even number of rows, and columns that are a multiple of {slices}",
                     name=name, shape=shape, fix="scheme w8a8 for all experts")  # fmt: skip
-        return treatments
+        return without_ragged(treatments, source, "msModelSlim: group_size 32")
 
     def quantized(self, tensor: SourceTensor, treatment: Treatment) -> tuple[Made, ...]:
         """weight, weight_scale, weight_offset; of int4, two rows a byte and scale_bias."""
         spec = treatment.spec
-        assert isinstance(spec, WeightSpec)
         rows, columns = tensor.shape
         name = tensor.name
+        if isinstance(spec, MxSpec):
+            exponents = Made(f"{name}_scale", "U8", (rows, columns // spec.group), "scale")
+            if spec.bits == 8:
+                return (Made(name, "F8_E4M3", (rows, columns), "codes"), exponents)
+            return (Made(name, "U8", (rows, columns // 2), "codes", "column_pairs"), exponents)
+        assert isinstance(spec, WeightSpec)
         per_row = (
             Made(f"{name}_scale", "F32", (rows, 1), "scale"),
             Made(f"{name}_offset", "F32", (rows, 1), "zeros"),
@@ -70,8 +80,9 @@ class Ascend(Format):
         for name in unstored(result.source):
             types.setdefault(name, FLOAT)
         found = set(types.values())
-        model = next((each for each in ("W4A8_DYNAMIC", "W8A8_DYNAMIC", "W8A16") if each in found), FLOAT)
-        head = {"version": "1.0.0", "model_quant_type": model, "group_size": 0, "metadata": {}, "optional": {}}
+        model = next((each for each in _PRIORITY if each in found), FLOAT)
+        group = MxSpec(8).group if model in _MX.values() else 0
+        head = {"version": "1.0.0", "model_quant_type": model, "group_size": group, "metadata": {}, "optional": {}}
         return {DESCRIPTION: {**head, **types}, "config.json": config_of(result, None)}
 
 
@@ -82,6 +93,8 @@ def bias_slices(name: str) -> int:
 
 def type_of(treatment: Treatment) -> str:
     """The word of the description."""
+    if isinstance(treatment.spec, MxSpec):
+        return _MX[treatment.spec.bits]
     if not isinstance(treatment.spec, WeightSpec):
         return FLOAT
     if treatment.activation == "float":

@@ -10,11 +10,11 @@ import re
 from collections.abc import Iterable
 from typing import Any, ClassVar
 
-from porting.checkpoint.codecs import BlockSpec, Spec, word_columns
+from porting.checkpoint.codecs import BlockSpec, MxSpec, Spec, word_columns
 from porting.checkpoint.formats.format import Format, Result, config_of
 from porting.checkpoint.made import Made
 from porting.checkpoint.source import Source, SourceTensor
-from porting.checkpoint.treatment import Treatment, in_float
+from porting.checkpoint.treatment import Treatment, without_ragged
 from porting.quantization.schemes import Activation
 
 _TOKEN = {"num_bits": 8, "type": "int", "symmetric": True, "strategy": "token", "dynamic": True}
@@ -34,6 +34,8 @@ class _Group:
     def format(self) -> str:
         if isinstance(self.spec, BlockSpec):
             return "float-quantized"
+        if isinstance(self.spec, MxSpec):
+            return "mxfp8-quantized" if self.spec.bits == 8 else "mxfp4-pack-quantized"
         return "pack-quantized" if self.activation == "float" else "int-quantized"
 
 
@@ -42,16 +44,11 @@ class CompressedTensors(Format):
 
     name: ClassVar[str] = "compressed-tensors"
     runtime: ClassVar[str] = "vllm"
-    schemes: ClassVar[tuple[str, ...]] = ("bf16", "w8a8", "w8a16", "w4a8", "w4a16-g128", "fp8-block")
+    schemes: ClassVar[tuple[str, ...]] = ("bf16", "w8a8", "w8a16", "w4a8", "w4a16-g128", "fp8-block", "mxfp8", "mxfp4")
 
     def adjusted(self, treatments: dict[str, Treatment], source: Source, scheme: str) -> dict[str, Treatment]:
         """Matrices whose columns blocks do not divide stay in float: the format has no cut-off columns."""
-        for name, treatment in treatments.items():
-            spec, shape = treatment.spec, source.tensors[name].shape
-            if isinstance(spec, BlockSpec) and shape[1] % spec.block[1]:
-                reason = f"blocks of {spec.block[1]} do not divide {shape[1]} columns"
-                treatments[name] = in_float(treatment, reason, "vllm-project/compressed-tensors: strategy block")
-        return treatments
+        return without_ragged(treatments, source, "vllm-project/compressed-tensors: strategies block and group")
 
     def quantized(self, tensor: SourceTensor, treatment: Treatment) -> tuple[Made, ...]:
         """weight or weight_packed, weight_scale, and weight_shape where packing hides it."""
@@ -63,6 +60,11 @@ class CompressedTensors(Format):
                 Made(name, "F8_E4M3", (rows, columns), "stored" if treatment.verbatim else "codes"),
                 Made(f"{name}_scale", "F32", blocks, "stored_scale" if treatment.verbatim else "scale"),
             )
+        if isinstance(spec, MxSpec):
+            exponents = Made(f"{name}_scale", "U8", (rows, columns // spec.group), "scale")
+            if spec.bits == 8:
+                return (Made(name, "F8_E4M3", (rows, columns), "codes"), exponents)
+            return (Made(f"{name}_packed", "U8", (rows, columns // 2), "codes", "column_pairs"), exponents)
         assert spec is not None
         scale = Made(f"{name}_scale", "F32", (rows, 1 if spec.group is None else columns // spec.group), "scale")
         if treatment.activation != "float":
@@ -108,6 +110,12 @@ def _scheme(group: _Group, targets: list[str]) -> dict[str, Any]:
             "block_structure": list(spec.block), "dynamic": False,
         }  # fmt: skip
         activations: dict[str, Any] | None = _BLOCK_TOKEN
+    elif isinstance(spec, MxSpec):
+        weights = {
+            "num_bits": spec.bits, "type": "float", "symmetric": True, "strategy": "group", "group_size": spec.group,
+            "dynamic": False, "scale_dtype": "torch.uint8", "zp_dtype": "torch.uint8",
+        }  # fmt: skip
+        activations = {**weights, "dynamic": True}
     else:
         weights = {"num_bits": spec.bits, "type": "int", "symmetric": True, "dynamic": False}
         weights |= {"strategy": "channel"} if spec.group is None else {"strategy": "group", "group_size": spec.group}

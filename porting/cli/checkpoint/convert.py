@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from porting.checkpoint.conversion import Conversion
 
 
+_SHOWN = 5
+
+
 @click.command("convert")
 @click.argument("src", type=PATH)
 @options.conversion
@@ -99,5 +102,7 @@ def _print_scales(
         )
         for name, count in sorted(others.items()):
             click.echo(f"    {count} x {name}")
-    for name in not_usable:
+    for name in not_usable[:_SHOWN]:
         click.echo(f"  scales that are zero, negative or no numbers: {name}")
+    if len(not_usable) > _SHOWN:
+        click.echo(f"    and in {len(not_usable) - _SHOWN} more tensors, all in conversion.json")

@@ -18,18 +18,19 @@ _SHOWN = 20
 def command(folder: Path, digests: bool) -> None:
     """Hold the converted FOLDER against what its loaders ask for: names, types, shapes, documents, scales.
 
-    Needs no network, no device and no other framework. Exit code 2 where something is wrong.
+    Of several formats, each. Needs no network, no device and no other framework. Exit code 2 where something is wrong.
     """
-    from porting.checkpoint.validation import detect, validate
+    from porting.checkpoint.validation import detect, folders, validate
 
-    form = detect(folder)
-    faults = validate(folder, digests=digests)
-    for fault in faults[:_SHOWN]:
-        click.echo(f"  {fault}")
-    if len(faults) > _SHOWN:
-        click.echo(f"  ... and {len(faults) - _SHOWN} more")
-    if faults:
-        raise InvalidModelError(
-            f"{folder} does not keep the contract of {form}", met=f"{len(faults)} faults", where=folder
-        )
-    click.echo(f"{folder}: {form}, in order" + (", digests too" if digests else ""))
+    broken = 0
+    for each in folders(folder):
+        faults = validate(each, digests=digests)
+        broken += len(faults)
+        for fault in faults[:_SHOWN]:
+            click.echo(f"  {fault}")
+        if len(faults) > _SHOWN:
+            click.echo(f"  ... and {len(faults) - _SHOWN} more")
+        state = f"{len(faults)} faults" if faults else "in order" + (", digests too" if digests else "")
+        click.echo(f"{each}: {detect(each)}, {state}")
+    if broken:
+        raise InvalidModelError(f"{folder} does not keep its loaders' contract", met=f"{broken} faults")

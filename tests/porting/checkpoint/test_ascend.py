@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import ml_dtypes
 import numpy as np
 import pytest
 import torch
@@ -98,6 +99,31 @@ def test_bf16_is_all_float(converted: Convert, values: dict[str, torch.Tensor]) 
     for name, value in values.items():
         expected = value if name.endswith("_bias") else value.bfloat16().float()
         np.testing.assert_array_equal(reader.weight(name), expected.numpy(), err_msg=name)
+
+
+@pytest.mark.parametrize("scheme, kind, bits", [("mxfp8", "W8A8_MXFP8", 8), ("mxfp4", "W4A4_MXFP4", 4)])
+def test_microscaling_says_so_and_gives_the_standards_numbers(
+    scheme: str, kind: str, bits: int, converted: Convert, values: dict[str, torch.Tensor]
+) -> None:
+    out = converted(scheme, "ascend")
+    reader = AscendReader(out)
+    assert reader.globals["model_quant_type"] == kind
+    assert reader.globals["group_size"] == 32
+    name = EXPERT.format("down")
+    assert reader.types[name] == reader.types[f"{name}_scale"] == kind
+    weight = values[name].numpy().reshape(-1, 32)
+    element, greatest, top = (
+        (ml_dtypes.float8_e4m3fn, 448, 8) if bits == 8 else (ml_dtypes.float4_e2m1fn, 6, 2)
+    )  # fmt: skip
+    scale = np.exp2(np.floor(np.log2(np.abs(weight).max(1, keepdims=True))) - top)
+    elements = np.clip(weight / scale, -greatest, greatest).astype(element).astype(np.float32)
+    stored = reader.tensors[name]
+    if bits == 4:
+        nibbles = np.stack([stored & 15, stored >> 4], axis=-1).reshape(len(stored), -1).astype(np.uint8)
+        stored = nibbles.view(ml_dtypes.float4_e2m1fn).astype(np.float32)
+    np.testing.assert_array_equal(stored.reshape(-1, 32), elements)
+    np.testing.assert_array_equal(np.exp2(reader.tensors[f"{name}_scale"].reshape(-1, 1).astype(int) - 127.0), scale)
+    assert validate(out) == []
 
 
 def test_documents_beside_the_weights(converted: Convert) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from click.testing import CliRunner
 from safetensors import safe_open
 from safetensors.torch import save_file
 
+from porting import schemas
 from porting.checkpoint.comparison import Comparison, compare
 from porting.checkpoint.source import Source
 from porting.cli.checkpoint import compare as command
@@ -68,7 +70,7 @@ def test_the_command_ends_with_1_past_a_limit(converted: Convert, source_folder:
         result = CliRunner().invoke(command.command, arguments, standalone_mode=False)
         assert result.return_value == code, result.output
         assert ("past the limit" in result.output) == bool(code)
-    assert (tmp_path / "errors.json").read_text().startswith("{")
+    schemas.validate("weight_errors", json.loads((tmp_path / "errors.json").read_text()))
 
 
 def test_a_folder_that_lacks_a_tensor_is_refused(converted: Convert, source_folder: Path) -> None:

@@ -29,7 +29,7 @@ def read(folder: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
     return tensors, json.loads((folder / "config.json").read_text())
 
 
-@pytest.mark.parametrize("scheme", ["w8a8", "w8a16", "w4a8", "w4a16-g128", "fp8-block"])
+@pytest.mark.parametrize("scheme", ["w8a8", "w8a16", "w4a8", "w4a16-g128", "fp8-block", "mxfp8", "mxfp4"])
 def test_the_library_dequantizes_to_the_same_values(
     scheme: str, converted: Convert, values: dict[str, torch.Tensor]
 ) -> None:

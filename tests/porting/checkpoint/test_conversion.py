@@ -21,6 +21,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
+from porting import schemas
 from porting.checkpoint import blocks, conversion, rows
 from porting.checkpoint.conversion import Conversion, convert, dry_run
 from porting.checkpoint.record import NAME
@@ -290,12 +291,16 @@ def test_rows_of_zeros_and_nan_are_counted(converted: Convert, tmp_path: Path) -
     save_file({"model.layers.0.mlp.up_proj.weight": weight}, folder / "model.safetensors")
     (folder / "config.json").write_text("{}")
     out = converted("w8a8", "ascend", folder=folder)
-    (facts,) = json.loads((out / NAME).read_text())["files"].values()
+    record = json.loads((out / NAME).read_text())
+    schemas.validate("conversion", record)
+    (facts,) = record["files"].values()
     assert facts["findings"] == {"model.layers.0.mlp.up_proj.weight": {"zero": 1, "not_finite": 1, "tiny": 1}}
 
 
 def test_scales_that_are_no_powers_of_two_are_named(converted: Convert) -> None:
-    files = json.loads((converted("w8a8", "ascend") / NAME).read_text())["files"]
+    record = json.loads((converted("w8a8", "ascend") / NAME).read_text())
+    schemas.validate("conversion", record)
+    files = record["files"]
     others = [name for facts in files.values() for name in facts.get("block_scales", {}).get("others", {})]
     assert set(others) == {"model.layers.*.self_attn.o_proj.weight_scale_inv"}
 

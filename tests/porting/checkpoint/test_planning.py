@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from porting import schemas
 from porting.checkpoint.conversion import Conversion, convert
 from porting.checkpoint.planning import plan
 from porting.checkpoint.source import Source
@@ -35,7 +36,7 @@ def test_the_plan_reads_no_data_and_says_why(source_folder: Path) -> None:
     assert "absorbed" in kept.reason
     assert lines["model.layers.*.mlp.experts.*.up_proj.weight"].stored == "int8 channel absmax"
     assert found.seconds == (found.nbytes + found.disk) / found.rate
-    json.dumps(found.to_json())
+    schemas.validate("conversion_plan", json.loads(json.dumps(found.to_json())))
 
 
 @pytest.fixture(scope="module")
