@@ -17,8 +17,8 @@ SCHEMA_VERSION = 1
 RATE = 400_000_000
 """Bytes read and written a second where nobody says what the disk does: a cloud volume's usual limit."""
 SLOW = {"int4": 170_000_000, "mxfp": 85_000_000}
-"""Weights a second and thread where scales are searched (groups of 128) and where there is no native loop; measured on a
-Zen 4 core. Other codes are made faster than a disk reads."""
+"""Weights a second and thread where scales are searched (groups of 128) and where there is no native loop, measured on
+a Zen 4 core. Other codes are made faster than a disk reads."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,7 +49,7 @@ class FormatPlan:
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-    """tensors, nbytes: of the source, scales included. seconds: at ``rate`` bytes a second, or as slow codes are made."""
+    """tensors, nbytes: of the source, scales included. seconds: what disk or codes take, at least."""
 
     source: str
     family: str
