@@ -7,7 +7,7 @@ from pathlib import Path
 
 import onnx_ir as ir
 
-from porting.errors import UsageError
+from porting.errors import InvalidInputError, UsageError
 from porting.frontends import Source
 from porting.parity.language import IDS
 from porting.samples import Ranges, Samples
@@ -34,3 +34,10 @@ def open_data(path: Path, source: Source, inputs: Sequence[ir.Value], dims: Rang
         return TextSamples(path, source.tokenizer, (length, length))
     known = (dims or {}).get("" if length is None else str(length.value))
     return TextSamples(path, source.tokenizer) if known is None else TextSamples(path, source.tokenizer, known)
+
+
+def require_data(path: Path | None) -> None:
+    """InvalidInputError where nothing is at a path that was given: before the work, not in the middle of it."""
+    if path is not None and not path.exists():
+        required = "an .npz file, a text file, or a folder of either"
+        raise InvalidInputError(f"no data at {path}", required=required, met="no such file")

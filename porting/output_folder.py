@@ -27,10 +27,10 @@ def claim(out: Path, *, force: bool = False) -> Iterator[Path]:
     """
     out = Path(os.path.abspath(out))
     _refuse_existing(out, force)
-    with _disk_errors(out):
+    with disk_errors(out):
         out.parent.mkdir(parents=True, exist_ok=True)
     partial = out.with_name(f".{out.name}.partial")
-    with _disk_errors(out), _lock(out):
+    with disk_errors(out), lock(out):
         _refuse_existing(out, force)
         shutil.rmtree(partial, ignore_errors=True)  # What a killed run left: we hold the lock, nobody writes it.
         try:
@@ -56,7 +56,8 @@ def _refuse_existing(out: Path, force: bool) -> None:
 
 
 @contextlib.contextmanager
-def _lock(out: Path) -> Iterator[None]:
+def lock(out: Path) -> Iterator[None]:
+    """Hold ``out``: OutputBusyError while another process does. A process that died holds nothing."""
     path = out.with_name(f".{out.name}.lock")
     while True:
         try:
@@ -109,7 +110,8 @@ def _replace(partial: Path, out: Path) -> None:
 
 
 @contextlib.contextmanager
-def _disk_errors(out: Path) -> Iterator[None]:
+def disk_errors(out: Path, left: str = "nothing was left behind") -> Iterator[None]:
+    """A disk that is full or cannot be written is an OutputError. left: what a full disk leaves, for the message."""
     try:
         yield
     except OSError as error:
@@ -118,7 +120,7 @@ def _disk_errors(out: Path) -> Iterator[None]:
                 f"no room to write {out}",
                 met=os.strerror(error.errno or 0),
                 where=error.filename or out,
-                fix="free space or name another -o; nothing was left behind",
+                fix=f"free space or name another -o; {left}",
             ) from error
         if error.errno in _UNWRITABLE:
             raise OutputError(

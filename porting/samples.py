@@ -68,7 +68,9 @@ def _files(path: Path) -> list[Path]:
             raise InvalidInputError(f"no .npz files in {path}", required="at least one")
         return found
     if not path.is_file():
-        raise InvalidInputError(f"no data at {path}", required="an .npz file or a folder of them", met="no such file")
+        raise InvalidInputError(
+            f"no data at {path}", required="an .npz file, a text file, or a folder of either", met="no such file"
+        )
     return [path]
 
 

@@ -45,8 +45,10 @@ def test_the_commands_of_a_page_run_in_order(page: Path, lines: list[str], tmp_p
 
 
 def test_every_option_is_documented_by_its_help() -> None:
-    for name in ("port", "check", "verify", "simulate", "reference", "sensitivity", "explain"):
-        command = [sys.executable, "-m", "porting", name, "--help"]
+    parts = ("plan", "convert", "validate", "compare")
+    names = ("port", "check", "verify", "simulate", "reference", "sensitivity", "explain")
+    for name in (*names, *(f"checkpoint {part}" for part in parts)):
+        command = [sys.executable, "-m", "porting", *name.split(), "--help"]
         path = os.pathsep.join(str(ROOT / p) for p in ("", "passes", "kernels"))
         text = subprocess.run(
             command, capture_output=True, text=True, check=True, env={**os.environ, "PYTHONPATH": path}

@@ -120,8 +120,9 @@ class Backend:
         """
         if name is None:
             taking = [s for s in self.surfaces.values() if scheme is None or scheme in s.schemes]
-            preferred = [s for s in taking if language_model and s.kind == "python"]
-            return next(iter(preferred or taking or self.surfaces.values()))
+            possible = taking or list(self.surfaces.values())
+            preferred = [s for s in possible if language_model and s.kind == "python"]
+            return next(iter(preferred or possible))
         if name in self.surfaces:
             return self.surfaces[name]
         raise UnknownSurfaceError(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import os
 import sys
+from collections.abc import Mapping
 from types import FrameType
 from typing import Any
 
@@ -17,6 +18,7 @@ from porting.interruption import INTERRUPTED, on_interrupt
 COMMANDS = {
     "backends": "List the registered backends with their surfaces, operator counts and schemes.",
     "check": "Say which nodes of SOURCE have no legal form on a backend, and why.",
+    "checkpoint": "Convert a checkpoint into what a runtime loads; plan, validate and compare.",
     "doctor": "Show versions, the native module, and backends that failed to load.",
     "explain": "Say what a node, value or module of the source became in a port.",
     "port": "Port SOURCE to a backend: rewrite, quantize, emit, and prove parity.",
@@ -28,34 +30,50 @@ COMMANDS = {
 }
 
 
-class _Commands(click.Group):
+class Commands(click.Group):
+    """A group whose commands are modules of a package, imported when they are called. table: name -> line of help."""
+
+    def __init__(self, *args: Any, table: Mapping[str, str], package: str, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._table = table
+        self._package = package
+
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return sorted(COMMANDS)
+        """Sorted by name."""
+        return sorted(self._table)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        if cmd_name not in COMMANDS:
+        """The command of a module; None for no such name."""
+        if cmd_name not in self._table:
             return None
-        command: click.Command = importlib.import_module(f"porting.cli.{cmd_name}").command
+        command: click.Command = importlib.import_module(f"{self._package}.{cmd_name}").command
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """The table, without importing a command."""
         with formatter.section("Commands"):
-            formatter.write_dl([(name, COMMANDS[name]) for name in self.list_commands(ctx)])
+            formatter.write_dl([(name, self._table[name]) for name in self.list_commands(ctx)])
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
+        """As click; an unknown name is answered with the nearest one."""
         name = args[0] if args else ""
-        if name and name not in COMMANDS and not name.startswith("-"):
+        if name and name not in self._table and not name.startswith("-"):
             import difflib
 
-            near = difflib.get_close_matches(name, COMMANDS, n=1)
+            near = difflib.get_close_matches(name, self._table, n=1)
             hint = f" Did you mean {near[0]!r}?" if near else ""
-            ctx.fail(f"No such command {name!r}.{hint} Known: {', '.join(sorted(COMMANDS))}.")
+            ctx.fail(f"No such command {name!r}.{hint} Known: {', '.join(sorted(self._table))}.")
         return super().resolve_command(ctx, args)
 
 
-@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.group(
+    cls=Commands,
+    table=COMMANDS,
+    package="porting.cli",
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
 @click.version_option(__version__, prog_name="porting")
 @click.option("--debug", is_flag=True, help="Show the traceback of an error.")
 def cli(debug: bool) -> None:

@@ -103,6 +103,40 @@ def memory(command: Command) -> Command:
     )(command)
 
 
+def process_memory(command: Command) -> Command:
+    """--memory: of the whole process, where rows stream through it."""
+    return click.option(
+        "--memory",
+        type=SizeType(),
+        default="2GiB",
+        show_default=True,
+        help="Resident memory of the process, about, whatever the size of files.",
+    )(command)
+
+
+def conversion(command: Command) -> Command:
+    """What a checkpoint is converted to: --scheme, --format, --scheme-map."""
+    for option in reversed(
+        (
+            click.option(
+                "--scheme",
+                required=True,
+                help="bf16, w8a8, w8a16, w4a8, w4a16-g128, fp8-block, int8-block, mxfp8 or mxfp4.",
+            ),
+            click.option(
+                "--format",
+                "formats",
+                required=True,
+                multiple=True,
+                help="ascend, cambricon, compressed-tensors or sglang; several from one read.",
+            ),
+            scheme_map,
+        )
+    ):
+        command = option(command)
+    return command
+
+
 def target(command: Command) -> Command:
     """What the model is ported to, and under which shapes: --backend, --surface, --scheme, --dtype, --shape, --dim."""
     for option in reversed(

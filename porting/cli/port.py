@@ -67,11 +67,14 @@ def command(out: Path, source: str, weights: WeightPlace | None, threads: int, f
     Rewrites it into the operators of the surface, quantizes it, emits it, and measures its parity with the source.
     """
     from porting.cli.summary import print_parity
+    from porting.data import require_data
     from porting.port import Request, port
 
     target = options.resolved(source, rest)
     chosen = click.get_current_context().get_parameter_source("method") is not ParameterSource.DEFAULT
     _require_use(target, chosen, **rest)
+    for data in (rest["calibrate"], rest["inputs"]):
+        require_data(data)
     request = Request(source, target, out, **rest, weights=weights or "beside", threads=threads, force=force)
     parity = port(request, say=lambda line: click.echo(line, err=True))
     if parity is None:
@@ -90,7 +93,7 @@ def _require_use(
         raise UsageError(
             "--smooth needs a scheme that quantizes activations by row, and data",
             required="--scheme w8a8 or w4a8, and --calibrate DATA",
-            met=f"--scheme {target.scheme}" + ("" if calibrate is None else f" --calibrate {calibrate}"),
+            met="no --calibrate" if target.quantizes_by_row else f"--scheme {target.scheme}",
         )
     if not target.quantizes_by_ranges and (method_chosen or (calibrate is not None and smooth is None)):
         raise UsageError(

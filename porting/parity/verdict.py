@@ -25,6 +25,8 @@ _SEVERITY: Sequence[Verdict] = ("pass", "not_measured", "ambiguous", "fail")
 # In this many integers a straddled border is expected by chance; a share of a handful says nothing.
 _TIES_ALWAYS_ALLOWED = 2
 
+SYNTHETIC = "the inputs are synthetic: they can show a fault, not the absence of one; --inputs DATA gives real ones"
+
 
 @dataclasses.dataclass(frozen=True)
 class Check:
@@ -216,5 +218,5 @@ def overall(checks: Sequence[Check], *, inputs: Inputs, samples: int) -> tuple[V
     if samples == 0:
         return "not_measured", ["no samples were compared", *reasons]
     if found != "fail" and inputs == "synthetic":
-        return "not_measured", ["the inputs are synthetic: they can show a fault, not the absence of one", *reasons]
+        return "not_measured", [SYNTHETIC, *reasons]
     return found, reasons

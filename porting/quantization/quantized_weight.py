@@ -179,14 +179,15 @@ class QuantizedWeight:
             )
             made["scale"][rows] = scale
             if wants_bias:
-                made["scale_bias"][rows] = _bias(place, scale, self.bias_slices)
+                made["scale_bias"][rows] = scale_bias(place, scale, self.bias_slices)
             if new:
                 with self._lock:
                     self._findings += findings
         return made
 
 
-def _bias(codes: torch.Tensor, scale: torch.Tensor, slices: int) -> torch.Tensor:
+def scale_bias(codes: torch.Tensor, scale: torch.Tensor, slices: int) -> torch.Tensor:
+    """``QuantizedWeight.scale_bias`` of rows: codes int8 [r, K], scale float32 [r, G] -> float32 [r, slices]."""
     rows, groups = scale.shape
     parts = groups if groups > 1 else slices
     sums = codes.reshape(rows, parts, -1).sum(-1).double() * scale.double()

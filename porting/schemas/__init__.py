@@ -12,6 +12,9 @@ backends        ``porting backends --json``
 placement       ``placement.json``
 quantization    ``quantization.json``
 sensitivity     ``porting sensitivity --json``
+conversion      ``conversion.json``
+conversion_plan ``porting checkpoint plan --json``
+weight_errors   ``porting checkpoint compare --json``
 schemes         ``porting/quantization/schemes.json``
 keep_tables     ``porting/quantization/keep_tables.json``
 scheme_map      a file for ``--scheme-map``

@@ -8,25 +8,28 @@ from typing import Any
 
 from porting.errors import InvalidModelError
 
-SINGLE = "model.safetensors"
-INDEX = "model.safetensors.index.json"
+STEM = "model"
+SINGLE = f"{STEM}.safetensors"
+INDEX = f"{SINGLE}.index.json"
 PICKLES = (".bin", ".pt", ".pth", ".pkl", ".ckpt")
 LONGEST_INDEX = 1 << 30
 
 
-def read_index(folder: Path) -> dict[str, list[str] | None]:
+def read_index(folder: Path, stem: str = STEM) -> dict[str, list[str] | None]:
     """File name -> names of the tensors that the index says it holds; None where there is no index: all of them.
 
-    A single ``model.safetensors`` goes before an index, as in transformers. Raises InvalidModelError for a folder
-    without safetensors and for an index that is malformed or names files outside the folder.
+    A single ``model.safetensors`` goes before an index, as in transformers. stem: in the place of ``model``, as some
+    formats have it. Raises InvalidModelError for a folder without safetensors and for an index that is malformed or
+    names files outside the folder.
     """
     if not folder.is_dir():
         raise InvalidModelError("no such checkpoint folder", required="a folder", where=folder)
-    if (folder / SINGLE).exists():
-        return {SINGLE: None}
-    if not (folder / INDEX).exists():
+    single = f"{stem}.safetensors"
+    path = folder / f"{single}.index.json"
+    if (folder / single).exists():
+        return {single: None}
+    if not path.exists():
         raise _no_weights(folder)
-    path = folder / INDEX
     weight_map = _weight_map(path)
     files: dict[str, list[str] | None] = {}
     for tensor, file in weight_map.items():

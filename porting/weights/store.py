@@ -14,7 +14,7 @@ from types import MappingProxyType
 import torch
 
 from porting.errors import InvalidModelError
-from porting.weights.index import INDEX, read_index, read_json
+from porting.weights.index import STEM, read_index, read_json
 from porting.weights.reader import Reader
 from porting.weights.safetensors_file import Entry, Header, read_header
 from porting_kernels.fp8 import BLOCK
@@ -23,14 +23,16 @@ from porting_kernels.fp8 import BLOCK
 class WeightStore(Reader):
     """A checkpoint folder: ``model.safetensors``, or ``model.safetensors.index.json`` with its shards.
 
-    entries: by tensor name; what the shards hold beyond the index is left out and counted in ``unlisted``.
+    stem: in the place of ``model``, as some formats have it. entries: by tensor name; what the shards hold beyond the
+    index is left out and counted in ``unlisted``.
     header_bytes_read: so far.
     Raises InvalidModelError for an index that does not tell the truth, a malformed or truncated shard, and pickles.
     """
 
-    def __init__(self, folder: Path | str, *, descriptors: int = 64) -> None:
+    def __init__(self, folder: Path | str, *, stem: str = STEM, descriptors: int = 64) -> None:
         super().__init__(descriptors=descriptors)
         self.folder = Path(folder)
+        self._stem = stem
         self.header_bytes_read = 0
         self.unlisted = 0
         self.entries: Mapping[str, Entry] = MappingProxyType(self._read_headers())
@@ -41,15 +43,19 @@ class WeightStore(Reader):
         """Of headers and data together."""
         return self.header_bytes_read + self.data_bytes_read
 
+    @property
+    def _index(self) -> Path:
+        return self.folder / f"{self._stem}.safetensors.index.json"
+
     def _read_headers(self) -> dict[str, Entry]:
-        files = read_index(self.folder)
+        files = read_index(self.folder, self._stem)
         missing = [file for file in files if not os.path.exists(self.folder / file)]  # False for a name too long, too
         if missing:
             raise InvalidModelError(
                 f"{len(missing)} of {len(files)} weight files are missing",
                 required="every file of the index",
                 met=f"no {_some(missing)}",
-                where=self.folder / INDEX,
+                where=self._index,
                 fix="download them",
             )
         entries: dict[str, Entry] = {}
@@ -68,7 +74,7 @@ class WeightStore(Reader):
                 f"the index names {len(absent)} tensors that are not in their shard",
                 required=f"{ascii(_some(absent))[1:-1]} in {header.file.path.name}",
                 met=f"{len(header.entries)} tensors, without these",
-                where=self.folder / INDEX,
+                where=self._index,
                 fix="download the index and the shard again, from one revision",
             )
         self.unlisted += len(header.entries) - len(names)

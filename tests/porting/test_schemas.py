@@ -16,6 +16,8 @@ NAMES = (
     "backends",
     "budget",
     "check",
+    "conversion",
+    "conversion_plan",
     "evidence",
     "explanation",
     "keep_tables",
@@ -27,6 +29,7 @@ NAMES = (
     "scheme_map",
     "schemes",
     "sensitivity",
+    "weight_errors",
 )
 
 

@@ -68,3 +68,10 @@ def test_every_line_and_row_names_its_source(name: str) -> None:
         if surface.quantization is not None:
             assert all(rule.source and rule.reason for rule in surface.quantization.keep_float)
             assert "operators" in surface.quantization.sources
+
+
+def test_a_language_model_with_a_misspelt_scheme_is_told_of_the_surface_that_it_would_have_got() -> None:
+    backend = backends.get("ascend-910b")
+    assert backend.surface(scheme="w8a8", language_model=True).name == "torch_npu"
+    assert backend.surface(scheme="w8a88", language_model=True).name == "torch_npu"
+    assert backend.surface(scheme="w8a8-static", language_model=True).name == "atc-onnx"

@@ -1,0 +1,1 @@
+"""What loaders ask of a converted folder, one format a file; written from their sources, not from our writers."""

@@ -1,0 +1,206 @@
+"""Rows of one source tensor, read once and made into the bytes of every format."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+
+from porting.checkpoint.codecs import BlockSpec, Spec, code_dtype, encode, packed, rows_together
+from porting.checkpoint.layout import Part
+from porting.checkpoint.made import Made
+from porting.checkpoint.source import Source, SourceTensor
+from porting.weights.safetensors_file import DTYPES
+from porting.weights.scales import ScaleFinding, judge
+from porting_kernels.fp8 import decode_scales
+from porting_kernels.weight_quantization import Findings
+
+SCRATCH = 1 << 19
+"""float32 numbers that are worked on at a time: they stay in the cache of a core."""
+_CONSTANT = ("zeros", "ones", "shape", "stored_scale")
+
+Piece = tuple[int, memoryview]
+"""Byte of the file where it begins, and the bytes."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Block:
+    """Rows ``first`` to before ``last`` of a tensor. parts: what they become, by number of format."""
+
+    tensor: SourceTensor
+    first: int
+    last: int
+    parts: tuple[tuple[int, Part], ...]
+
+    @property
+    def is_last(self) -> bool:
+        """Whether no rows come after these."""
+        return self.last == self.tensor.entry.rows
+
+    @property
+    def nbytes(self) -> int:
+        """Memory that making it takes: what is read, what is made, and the numbers between."""
+        entry = self.tensor.entry
+        elements = (self.last - self.first) * entry.columns
+        made = sum(
+            each.nbytes * (self.last - self.first) // max(1, entry.rows) for _, part in self.parts for each in part.made
+        )
+        codes = elements * len({part.treatment.spec for _, part in self.parts if part.treatment.spec is not None})
+        return elements * entry.torch_dtype.itemsize + made + codes + 4 * max(SCRATCH, entry.columns) * 4
+
+
+@dataclasses.dataclass(frozen=True)
+class Rows:
+    """What a block became. pieces, findings: by number of format. scale: what is known of the source's scales."""
+
+    pieces: dict[int, list[Piece]]
+    findings: dict[int, Findings]
+    scale: ScaleFinding | None
+
+
+def step_of(parts: Sequence[tuple[int, Part]]) -> int:
+    """Rows that cannot be cut."""
+    steps = [
+        rows_together(part.treatment.spec, each.packing)
+        for _, part in parts
+        for each in part.made
+        if each.content == "codes"
+    ]
+    return math.lcm(*steps)
+
+
+def make_rows(source: Source, block: Block) -> Rows:
+    """Read the rows and make the bytes of all formats. InvalidModelError for what cannot be read."""
+    tensor = block.tensor
+    contents = {each.content for _, part in block.parts for each in part.made}
+    specs: dict[Spec, int] = {}
+    for _, part in block.parts:
+        if part.treatment.spec is not None and not part.treatment.verbatim:
+            slices = next((each.shape[-1] for each in part.made if each.content == "bias"), 0)
+            specs[part.treatment.spec] = max(slices, specs.get(part.treatment.spec, 0))
+    floats = {each.dtype for _, part in block.parts for each in part.made if each.content == "float"}
+    work = _Work(source, tensor, block.first, block.last, specs, floats, "stored" in contents)
+    work.run(step_of(block.parts))
+    pieces: dict[int, list[Piece]] = {}
+    findings: dict[int, Findings] = {}
+    for number, part in block.parts:
+        found = pieces[number] = []
+        for each, offset in zip(part.made, part.offsets, strict=True):
+            if each.content not in _CONSTANT:
+                values = work.values(each, part)
+                found.append((offset + _begin(each, part, block), _bytes(values)))
+            elif block.is_last:
+                found.append((offset, _bytes(_constant(source, each, tensor))))
+        if part.treatment.spec in work.findings:
+            findings[number] = work.findings[part.treatment.spec]
+    return Rows(pieces, findings, _judged(source, tensor) if block.first == 0 else None)
+
+
+class _Work:
+    """The numbers of some rows in all the forms that are wanted."""
+
+    def __init__(
+        self,
+        source: Source,
+        tensor: SourceTensor,
+        first: int,
+        last: int,
+        specs: dict[Spec, int],
+        floats: set[str],
+        stored: bool,
+    ) -> None:
+        rows, columns = last - first, tensor.entry.columns
+        self.source, self.tensor, self.first, self.rows, self.columns = source, tensor, first, rows, columns
+        self.specs = specs
+        self.findings: dict[Spec, Findings] = dict.fromkeys(specs, Findings())
+        self.codes = {spec: torch.empty(rows, columns, dtype=code_dtype(spec)) for spec in specs}
+        self.scales: dict[Spec, list[torch.Tensor]] = {spec: [] for spec in specs}
+        self.biases: dict[Spec, list[torch.Tensor]] = {spec: [] for spec in specs}
+        self.floats = {dtype: torch.empty(rows, columns, dtype=DTYPES[dtype]) for dtype in floats}
+        self.stored = torch.empty(rows, columns, dtype=tensor.entry.torch_dtype) if stored else None
+
+    def run(self, step: int) -> None:
+        """Fill all of them, some rows at a time."""
+        if not self.rows or not self.columns:
+            for spec, slices in self.specs.items():
+                self._encode(torch.empty(self.rows, self.columns), spec, slices, 0, self.rows)
+            return
+        if self.stored is not None:
+            entry = self.tensor.entry
+            start = self.first * entry.columns * entry.torch_dtype.itemsize
+            self.source.store.read_into(entry, start, self.stored)
+        if not self.specs and len(self.floats) == 1 and self.stored is None:
+            ((_, out),) = self.floats.items()
+            self._read(0, self.rows, out)
+            return
+        if not self.specs and not self.floats:
+            return
+        together = max(1, SCRATCH // self.columns // step) * step
+        scratch = torch.empty(min(together, self.rows), self.columns)
+        for begin in range(0, self.rows, together):
+            end = min(begin + together, self.rows)
+            values = scratch[: end - begin]
+            if self.stored is not None and self.tensor.scale is None:
+                values.copy_(self.stored[begin:end])
+            else:
+                self._read(begin, end, values)
+            for out in self.floats.values():
+                out[begin:end].copy_(values)
+            for spec, slices in self.specs.items():
+                self._encode(values, spec, slices, begin, end)
+
+    def _read(self, begin: int, end: int, out: torch.Tensor) -> None:
+        rows = range(self.first + begin, self.first + end)
+        self.source.stored(self.tensor).read_into(rows, range(self.columns), out)
+
+    def _encode(self, values: torch.Tensor, spec: Spec, slices: int, begin: int, end: int) -> None:
+        encoded = encode(values, spec, slices, self.codes[spec][begin:end])
+        self.scales[spec].append(encoded.scale)
+        if encoded.bias is not None:
+            self.biases[spec].append(encoded.bias)
+        self.findings[spec] += encoded.findings
+
+    def values(self, made: Made, part: Part) -> torch.Tensor:
+        """The rows as a tensor of a result has them."""
+        spec = part.treatment.spec
+        if made.content == "stored":
+            assert self.stored is not None
+            return self.stored
+        if made.content == "float":
+            return self.floats[made.dtype]
+        assert spec is not None
+        if made.content == "codes":
+            return packed(self.codes[spec], made.packing, 8 if isinstance(spec, BlockSpec) else spec.bits)
+        return torch.cat(self.scales[spec] if made.content == "scale" else self.biases[spec])
+
+
+def _begin(made: Made, part: Part, block: Block) -> int:
+    """Bytes of a tensor of a result before these rows."""
+    spec = part.treatment.spec
+    if isinstance(spec, BlockSpec) and made.content == "scale":
+        return block.first // spec.block[0] * made.shape[-1] * made.itemsize
+    return made.nbytes * block.first // max(1, block.tensor.entry.rows)
+
+
+def _constant(source: Source, made: Made, tensor: SourceTensor) -> torch.Tensor:
+    dtype = DTYPES[made.dtype]
+    if made.content == "shape":
+        return torch.tensor(tensor.shape, dtype=dtype)
+    if made.content == "stored_scale":
+        assert tensor.scale is not None
+        return decode_scales(source.store.tensor(tensor.scale.name)).to(dtype)
+    return torch.full(made.shape, 1.0 if made.content == "ones" else 0.0, dtype=dtype)
+
+
+def _bytes(values: torch.Tensor) -> memoryview:
+    flat: np.ndarray = values.contiguous().view(-1).view(torch.uint8).numpy()
+    return flat.data
+
+
+def _judged(source: Source, tensor: SourceTensor) -> ScaleFinding | None:
+    if tensor.scale is None:
+        return None
+    return judge(tensor.scale, decode_scales(source.store.tensor(tensor.scale.name)))
