@@ -32,7 +32,11 @@ class Graph:
     def nodes(self, module: str, op_type: str) -> list[ir.Node]:
         """Nodes of one operator whose results belong to a module."""
         own = [n for n in self.model.graph if n.op_type == op_type]
-        return [n for n in own if any(self._modules.get(v.name or "") == module for v in n.outputs)]
+        return [n for n in own if any(self.module(v) == module for v in n.outputs)]
+
+    def module(self, value: ir.Value) -> str:
+        """The user's name of the module whose result a value is."""
+        return self._modules.get(value.name or "", "")
 
     def node(self, module: str, op_type: str, index: int = 0) -> ir.Node:
         """One of them."""
@@ -315,7 +319,7 @@ def without_shared_experts(mlp: str) -> Edit:
 
     def edit(g: Graph) -> None:
         node = g.node(mlp, "Add")
-        routed = next(v for v in node.inputs if "shared" not in str(g._modules.get(v.name or "")))
+        routed = next(v for v in node.inputs if "shared" not in g.module(v))
         only = ir.node("Identity", [routed], name=node.name)
         only.outputs[0].name, node.outputs[0].name = node.outputs[0].name, None
         only.outputs[0].type, only.outputs[0].shape = node.outputs[0].type, node.outputs[0].shape
