@@ -33,14 +33,15 @@ def rounded_weight(weight: torch.Tensor, bits: int, group: int | None) -> tuple[
 def searched_weight(weight: torch.Tensor, bits: int, group: int | None) -> tuple[torch.Tensor, torch.Tensor]:
     """The same with the scale of least square error among multiples of 1/64 of the plain one: 64, 60, ... 4, then
     within 3 of the best; docs/quantize.md."""
-    grouped = weight.unflatten(-1, (-1, group or weight.shape[-1])).double()
+    grouped = weight.unflatten(-1, (-1, group or weight.shape[-1]))
     limit = 2 ** (bits - 1) - 1
     base = grouped.abs().amax(-1, keepdim=True) / limit
 
     def tried(step: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        scale = base * step / 64
-        codes = torch.round(grouped / scale).clamp(-limit - 1, limit)
-        return codes, (grouped - codes * scale).square().sum(-1, keepdim=True)
+        scaled = grouped / base * (64 / step)
+        codes = torch.round(scaled).clamp(-limit - 1, limit)
+        error = (scaled - codes).square().double().sum(-1, keepdim=True).float() * (step / 64).square()
+        return torch.round(grouped / (base * (step / 64))).clamp(-limit - 1, limit), error
 
     best = torch.full_like(base, 64.0)
     least = tried(best)[1]
@@ -50,7 +51,7 @@ def searched_weight(weight: torch.Tensor, bits: int, group: int | None) -> tuple
             step = start + offset
             error = torch.where((step > 64) | (step < 1), torch.inf, tried(step.clamp(1, 64))[1])
             best, least = torch.where(error < least, step, best), torch.minimum(error, least)
-    return tried(best)[0].float(), (base * best / 64).float()
+    return tried(best)[0], base * (best / 64)
 
 
 @dataclasses.dataclass(frozen=True)
