@@ -147,7 +147,8 @@ def _margin(router: torch.nn.Module, logits: torch.Tensor) -> torch.Tensor:
     if router.topk_group < router.num_group:
         margin = best[0][:, router.topk_group - 1] - best[0][:, router.topk_group]
     inside = torch.zeros_like(group_scores).scatter_(1, best[1][:, : router.topk_group], 1).bool()
-    ranked = grouped.masked_fill(~inside.unsqueeze(-1), -torch.inf).flatten(1).sort(-1, descending=True)[0]
+    masked = grouped.masked_fill(~inside.unsqueeze(-1), -torch.inf).flatten(1)
+    ranked = torch.nn.functional.pad(masked, (0, 1), value=-torch.inf).sort(-1, descending=True)[0]
     return torch.minimum(margin, ranked[:, router.top_k - 1] - ranked[:, router.top_k])
 
 
@@ -265,8 +266,8 @@ _READERS = {
 
 
 def _plant(state: dict[str, torch.Tensor], factor: float) -> None:
-    channels = torch.arange(3, 53, 10)
     for name, tensor in state.items():
+        channels = torch.linspace(3, len(tensor) - 1, 5).long()
         layer, _, norm = name.removesuffix(".weight").rpartition(".")
         if norm in _READERS:
             tensor[channels] *= factor

@@ -150,7 +150,7 @@ GROUPS = st.sampled_from([(4, 1, 1), (8, 4, 2), (8, 2, 1), (12, 3, 2), (16, 4, 4
 
 
 @pytest.mark.slow
-@settings(max_examples=25, suppress_health_check=list(HealthCheck))
+@settings(max_examples=15, suppress_health_check=list(HealthCheck))
 @given(SHAPES, GROUPS, st.integers(1, 4), st.sampled_from([1.0, 30.0]), st.integers(0, 1000))
 def test_any_model_of_the_family(random_checkpoint, fake_quantized, scheme, routing, fields, groups, k, outliers, seed):
     experts, n_group, topk_group = groups
