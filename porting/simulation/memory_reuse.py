@@ -1,6 +1,7 @@
-"""Elementwise steps that may write over their operand: half the memory traffic of an activation behind a convolution.
+"""When memory is given back or used again: slots freed after their last use, operands written over.
 
-Only where nothing can notice. The operand was made by a kernel that owns what it returns (no view of anything), the
+Elementwise steps may write over their operand, which is half the memory traffic of an activation behind a convolution,
+but only where nothing can notice. The operand was made by a kernel that owns what it returns (no view of anything), the
 step is its only use, and no observer looks on: a tap may keep the tensors that it was shown.
 """
 
@@ -37,3 +38,14 @@ def overwriting(steps: Sequence[Step], kernel_of: Callable[[ir.Node], Kernel | N
             owned.update(step.node.outputs[:1])
         result.append(step)
     return result
+
+
+def freeing(steps: Sequence[Step], kept: set[int]) -> list[Step]:
+    """The steps with each slot, other than the kept ones, freed after the last step that touches it."""
+    seen = set(kept)
+    freed: list[Step] = []
+    for step in reversed(steps):
+        last = {slot for slot in (*step.inputs, *step.outputs) if slot not in seen}
+        seen |= last
+        freed.append(dataclasses.replace(step, frees=tuple(sorted(last))))
+    return freed[::-1]

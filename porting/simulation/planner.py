@@ -7,7 +7,6 @@ so.
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import inspect
 from collections.abc import Callable, Mapping, Sequence
@@ -17,7 +16,8 @@ import onnx_ir as ir
 import torch
 
 from porting.simulation import control_flow, schema_bodies
-from porting.simulation.memory_reuse import overwriting
+from porting.simulation.calls import Call, at_places, call_function, promoting, reading
+from porting.simulation.memory_reuse import freeing, overwriting
 from porting.simulation.plan import ABSENT, Plan, Step, describe_node, place
 from porting.simulation.weight_cache import CachedWeight, WeightCache
 from porting.weights.row_tensor import RowTensor
@@ -25,7 +25,6 @@ from porting_kernels import dtypes, registry
 from porting_kernels.errors import PortingError, UnsupportedOperatorError
 from porting_kernels.numerics import Numerics
 
-Call = Callable[..., Any]
 Bindings = Mapping[str, ir.Attr]
 Bind = Callable[[ir.Node, Mapping[str, Any]], "Call | None"]
 
@@ -99,11 +98,11 @@ class Planner:
         attributes = _resolved_attributes(node, bindings)
         bound = None if self._bind is None else self._bind(node, self.attribute_values(attributes))
         if bound is not None:
-            return _reading(bound, ()) if self.streams else bound
+            return reading(bound, ()) if self.streams else bound
         kernel = registry.lookup(domain, node.op_type, version)
         if kernel is not None:
             call = self._kernel_call(node, kernel, version, attributes)
-            return _reading(call, kernel.streams) if self.streams else call
+            return reading(call, kernel.streams) if self.streams else call
         function = self._functions.get((node.domain, node.op_type, node.overload))
         if function is not None:
             return self._function_call(function, _with_defaults(function, attributes))
@@ -154,7 +153,7 @@ class Planner:
             values["context"] = registry.Context(version, len(node.outputs), self._numerics, codes)
         call = functools.partial(kernel.function, **values) if values else kernel.function
         if self._numerics.float64:
-            return _promoting(call)
+            return promoting(call)
         if kernel.specialize is not None:
             call = kernel.specialize(*map(self._constant, node.inputs), **values) or call
         return call
@@ -171,7 +170,7 @@ class Planner:
         plan = self._planned.get(key)
         if plan is None:
             plan = self._planned[key] = self._function_plan(function, function.opset_imports, bindings)
-        return functools.partial(_call_function, plan, len(function.inputs))
+        return functools.partial(call_function, plan, len(function.inputs))
 
     def _function_plan(self, function: ir.Function, opsets: Mapping[str, int], bindings: Bindings) -> Plan:
         if function.identifier() in self._open:
@@ -221,10 +220,10 @@ class Planner:
             )
         # A body of another domain may leave the version of ONNX's operators to the model.
         plan = self._function_plan(body.function, {**opsets, **body.function.opset_imports}, attributes)
-        call = functools.partial(_call_function, plan, len(body.function.inputs))
+        call = functools.partial(call_function, plan, len(body.function.inputs))
         if body.outputs == tuple(range(len(body.outputs))):
             return call
-        return lambda *operands: _at_places(call(*operands), body.outputs)
+        return lambda *operands: at_places(call(*operands), body.outputs)
 
 
 class Scope:
@@ -253,7 +252,7 @@ class Scope:
             steps.append(self._step(node))
         results = [self._slot(value) for value in self._graph.outputs]
         parameters = inputs + [self.slots[value] for value in self.captures]
-        freed = _freeing(steps, kept={*self._constants, *results})
+        freed = freeing(steps, kept={*self._constants, *results})
         return Plan(
             overwriting(freed, lambda node: self._planner.kernel_of(node, self._opsets)),
             slots=self._count,
@@ -356,50 +355,3 @@ def _with_defaults(function: ir.Function, attributes: dict[str, ir.Attr]) -> dic
 def _identity(value: Any) -> Any:
     """Something equal for equal attribute values: numbers, text and tuples of them as they are, others by address."""
     return value if isinstance(value, int | float | str | tuple) else id(value)
-
-
-def _call_function(plan: Plan, parameters: int, *operands: Any) -> tuple[Any, ...]:
-    """Run a function body; operands that the caller leaves out at the end are absent."""
-    return plan(*operands, *[None] * (parameters - len(operands)))
-
-
-def _at_places(results: tuple[Any, ...], places: Sequence[int | None]) -> tuple[Any, ...]:
-    return tuple([None if place is None else results[place] for place in places])
-
-
-def _reading(call: Call, streams: Sequence[int]) -> Call:
-    """The call with weights read into memory, but for those operands that the kernel reads by itself."""
-
-    def reading(*operands: Any) -> Any:
-        return call(
-            *[
-                operand.tensor() if isinstance(operand, CachedWeight) and index not in streams else operand
-                for index, operand in enumerate(operands)
-            ]
-        )
-
-    return reading
-
-
-def _promoting(call: Call) -> Call:
-    """The call with every floating-point result in float64."""
-
-    def promoted(value: Any) -> Any:
-        if isinstance(value, torch.Tensor):
-            return value.double() if value.is_floating_point() else value
-        if isinstance(value, list | tuple):
-            return type(value)(promoted(item) for item in value)
-        return value
-
-    return lambda *operands: promoted(call(*operands))
-
-
-def _freeing(steps: Sequence[Step], kept: set[int]) -> list[Step]:
-    """The steps with each slot, other than the kept ones, freed after the last step that touches it."""
-    seen = set(kept)
-    freed: list[Step] = []
-    for step in reversed(steps):
-        last = {slot for slot in (*step.inputs, *step.outputs) if slot not in seen}
-        seen |= last
-        freed.append(dataclasses.replace(step, frees=tuple(sorted(last))))
-    return freed[::-1]
