@@ -2,6 +2,17 @@
 
 from __future__ import annotations
 
+SCALES = """
+        as_is = Constant <value = int64[3] {0, 0, -1}> ()
+        scales = Reshape (w_scale, as_is)
+        scales_shape = Shape (scales)
+        groups = Gather (scales_shape, two)
+        w_shape = Shape (w)
+        n = Gather (w_shape, one)
+        k = Gather (w_shape, two)"""
+"""Nodes that run before the loop over integer weights w (E, N, K): scales (E, N, G) of w_scale (E, N) or (E, N, G), and
+int64[1] n, k and groups."""
+
 
 def loop_over_experts(before: str, part: str, empty: str) -> str:
     """Nodes that make ``y``, the results of all experts below one another.

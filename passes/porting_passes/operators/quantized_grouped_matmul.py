@@ -12,7 +12,7 @@ from __future__ import annotations
 import onnx_ir as ir
 
 from porting_passes.operators.function_text import parse
-from porting_passes.operators.grouped_loop import loop_over_experts
+from porting_passes.operators.grouped_loop import SCALES, loop_over_experts
 
 NAME = "QuantizedGroupedMatmul"
 DOMAIN = "porting"
@@ -43,14 +43,7 @@ def body(opset: int) -> ir.Function:
             shift = Gather (bias, expert)
             sum = Add (by_row, shift)
             part = Cast <to: int = @to> (sum)"""
-    before = """
-        as_is = Constant <value = int64[3] {0, 0, -1}> ()
-        scales = Reshape (w_scale, as_is)
-        scales_shape = Shape (scales)
-        groups = Gather (scales_shape, two)
-        w_shape = Shape (w)
-        n = Gather (w_shape, one)
-        k = Gather (w_shape, two)
+    before = f"""{SCALES}
         width = Div (k, groups)
         group_shape = Concat <axis = 0> (groups, width)"""
     return parse(
