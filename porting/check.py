@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -78,16 +79,17 @@ def check_source(source: Source, target: Target, *, as_is: bool = False, scheme_
         failures = _judge_all(pipeline)
         pipeline.failures = failures
     else:
-        pipeline.to_float_surface()
-        if not pipeline.failures and target.quantizes_by_row:
-            pipeline.quantize_weights(decider(source, target, scheme_map))
-        if not pipeline.failures:
-            pipeline.to_dtype()
-        if not pipeline.failures and _quantizes_as_nodes(target):
-            pipeline.quantize({v.name or "": ActivationRange(-1.0, 1.0) for v in pipeline.activations()})
+        pipeline.to_surface(
+            calibrate=_made_up if _quantizes_as_nodes(target) else None,
+            decide=lambda: decider(source, target, scheme_map),
+        )
         failures = pipeline.failures
     nodes = sum(1 for _ in pipeline.model.graph.all_nodes())
     return Checked(source, target, as_is, nodes, tuple(failures), tuple(pipeline.unused_permissions))
+
+
+def _made_up(activations: Sequence[str]) -> dict[str, ActivationRange]:
+    return dict.fromkeys(activations, ActivationRange(-1.0, 1.0))
 
 
 def _quantizes_as_nodes(target: Target) -> bool:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import onnx_ir as ir
 
 from porting.errors import IllegalModelError, UnknownLegalityError
 from porting.target import Target
+from porting_passes import provenance
 from porting_passes.bind_shapes import BindShapes
 from porting_passes.canonicalize import Canonicalize
 from porting_passes.convert_dtype import ConvertDtype
@@ -17,6 +18,7 @@ from porting_passes.fusions import fusions
 from porting_passes.language_model_fusions import language_model_fusions
 from porting_passes.legalize import Failure, Legalize
 from porting_passes.lower_to_surface import LowerToSurface
+from porting_passes.lowering import add_surface_bodies
 from porting_passes.materialize_reshape import MaterializeReshape
 from porting_passes.quantize_dynamic import Decide, QuantizedProduct, QuantizeDynamic, QuantizeDynamicResult
 from porting_passes.quantize_static import (
@@ -29,6 +31,7 @@ from porting_passes.quantize_static import (
 )
 from porting_passes.rewrite import Applied
 
+Calibrate = Callable[[Sequence[str]], Mapping[str, ActivationRange]]
 _DTYPES = {"float16": ir.DataType.FLOAT16, "bfloat16": ir.DataType.BFLOAT16}
 
 
@@ -37,9 +40,10 @@ class Pipeline:
     """One model on its way to a target; ``model`` is changed in place.
 
     dims: intervals of the symbols that stay. applied, passes: what was done, in order. failures: every node without a
-    legal form. allowed: nodes of unknown legality that the user lets through. quantized (static) or products (weights),
-    and kept: what the scheme did.
-    language_model: fuse to the grain of language models too, where the surface takes composite operators.
+    legal form. allowed: nodes of unknown legality that the user lets through. ranges: of activations by their present
+    names, with a static scheme. quantized (static) or products (weights), and kept: what the scheme did.
+    language_model: fuse to the grain of language models on any surface that takes composite operators; surfaces of
+    Python calls are made of them, and have every model fused.
     """
 
     model: ir.Model
@@ -49,6 +53,7 @@ class Pipeline:
     passes: list[str] = dataclasses.field(default_factory=list)
     failures: list[Failure] = dataclasses.field(default_factory=list)
     allowed: list[Failure] = dataclasses.field(default_factory=list)
+    ranges: Mapping[str, ActivationRange] = dataclasses.field(default_factory=dict)
     quantized: list[QuantizedNode] = dataclasses.field(default_factory=list)
     products: list[QuantizedProduct] = dataclasses.field(default_factory=list)
     kept: list[KeptFloat] = dataclasses.field(default_factory=list)
@@ -60,6 +65,37 @@ class Pipeline:
         step = BindShapes(self.target.shapes, {**{k: v for k, v in dims.items() if k in known}, **self.target.dims})
         self._run(step)
         self.dims = dict(step.ranges)
+
+    def to_surface(
+        self, *, calibrate: Calibrate | None = None, decide: Callable[[], Decide] | None = None
+    ) -> ir.Model | None:
+        """All of the way but lowering; the first stage that leaves ``failures`` is the last.
+
+        Asked for once the float model stands: ``calibrate``, by a scheme of static ranges, for the ranges of
+        activations by name (None: nothing is quantized); ``decide``, by a scheme with integer weights, for what becomes
+        of each. Returns the model in composite operators that static int8 means; None with another scheme.
+        """
+        self.to_float_surface()
+        if self.failures:
+            return None
+        by_ranges = self.target.quantizes_by_ranges and calibrate is not None
+        by_source = self._calibrated(calibrate) if by_ranges and calibrate is not None else {}
+        if self.target.quantizes_by_row:
+            assert decide is not None
+            self.quantize_weights(decide())
+        if not self.failures:
+            self.to_dtype()
+        if self.failures or not by_ranges:
+            return None
+        found = {value.name or "": _known(value, by_source) for value in self.activations()}
+        self.ranges = {name: range_ for name, range_ in found.items() if range_ is not None}
+        return self.quantize(self.ranges)
+
+    def _calibrated(self, calibrate: Calibrate) -> dict[str, ActivationRange]:
+        """Ranges by source value: names of activations may change with the dtype, what they stand for does not."""
+        values = self.activations()
+        found = calibrate([value.name or "" for value in values])
+        return {key: found[v.name or ""] for v in values for key in _keys(v) if v.name in found}
 
     def to_float_surface(self) -> None:
         """Rewrite into float operators of the surface, at its opset. Sets ``failures`` where that is impossible.
@@ -77,7 +113,7 @@ class Pipeline:
         if self.failures:
             return
         self._then_canonicalize(ConvertOpset(opset))
-        if self.language_model:
+        if self.language_model or not early:
             self._then_canonicalize(*language_model_fusions(accepts=accepts))
         self._then_canonicalize(*fusions(accepts=accepts))
         if early:
@@ -118,8 +154,11 @@ class Pipeline:
         return meant
 
     def lower(self) -> None:
-        """Composite operators -> the surface's own."""
-        self._run(LowerToSurface(self.target.surface.operator_set, self.dims))
+        """Composite operators -> the surface's own, with bodies where the surface is one of Python calls."""
+        surface = self.target.surface
+        self._run(LowerToSurface(surface.operator_set, self.dims))
+        if surface.kind == "python":
+            add_surface_bodies(self.model, surface.operator_set)
 
     def activations(self) -> list[ir.Value]:
         """The values whose ranges the scheme needs, in the order of the graph."""
@@ -177,6 +216,15 @@ class Pipeline:
         self.passes.append(type(step).__name__)
         self.applied += getattr(result, "applied", ())
         return bool(result.modified)
+
+
+def _keys(value: ir.Value) -> list[str]:
+    origin = provenance.of(value)
+    return [value.name or "", *(origin.sources[:1] if origin.equal else ())]
+
+
+def _known(value: ir.Value, ranges: Mapping[str, ActivationRange]) -> ActivationRange | None:
+    return next((ranges[key] for key in _keys(value) if key in ranges), None)
 
 
 def describe_untried(failures: Sequence[Failure], why: str) -> str:

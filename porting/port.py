@@ -31,8 +31,6 @@ from porting.quantization.smooth_norms import Smoothed, smooth_norms
 from porting.samples import counted
 from porting.samples import write as write_samples
 from porting.target import Target
-from porting_passes import provenance
-from porting_passes.lowering import add_surface_bodies
 from porting_passes.operators import add_bodies
 from porting_passes.quantize_static import ActivationRange
 
@@ -82,21 +80,16 @@ def port(request: Request, say: Say = lambda line: None) -> Parity | None:
         calibration, samples, inputs = _data(request, source, unrewritten, pipeline.dims)
 
         say(f"rewrite   for {target.specification}, surface {target.surface.name}")
-        pipeline.to_float_surface()
-        pipeline.require_legal()
-        ranges = _calibrated(request, pipeline, calibration, say)
-        smoothed = _smoothed(request, pipeline, calibration, say)
-        if target.quantizes_by_row:
-            pipeline.quantize_weights(decider(source, target, request.scheme_map, smoothed))
-        pipeline.to_dtype()
-        pipeline.require_legal()
-        meant = _quantized(pipeline, ranges)
+        meant = pipeline.to_surface(
+            calibrate=lambda names: _calibrated(request, pipeline, names, calibration, say),
+            decide=lambda: decider(source, target, request.scheme_map, _smoothed(request, pipeline, calibration, say)),
+        )
         pipeline.require_legal()
         for operator in pipeline.unused_permissions:
             say(f"note      --allow-unknown {operator}: no node of unknown legality has this operator")
 
         say("emit      model, weights, provenance")
-        _emit(folder, pipeline, meant, ranges, request.weights)
+        _emit(folder, pipeline, meant, request.weights)
         require_accepted(folder / MODEL, target.surface, target.allow_unknown, dims=pipeline.dims)
         record = _record(request, source, unrewritten, pipeline, calibration, folder)
         parity = None
@@ -127,23 +120,21 @@ def _data(
     return None, synthetic.samples(wanted, dims), "synthetic"
 
 
-def _calibrated(request: Request, pipeline: Pipeline, samples: Data | None, say: Say) -> dict[str, ActivationRange]:
-    """Ranges by source value: names of activations may change with the dtype, what they stand for does not."""
-    if not pipeline.target.quantizes_by_ranges or samples is None:
-        return {}
+def _calibrated(
+    request: Request, pipeline: Pipeline, activations: Sequence[str], samples: Data | None, say: Say
+) -> dict[str, ActivationRange]:
     style = pipeline.target.surface.quantization
     assert style is not None
-    activations = pipeline.activations()
+    assert samples is not None
     say(f"calibrate {len(activations)} activations on {samples.examples} examples ({request.method})")
-    found = calibrate(
+    return calibrate(
         pipeline.model,
-        [v.name or "" for v in activations],
+        activations,
         samples,
         method=request.method,
         symmetry=style.activation,
         threads=request.threads,
     )
-    return {key: found[v.name or ""] for v in activations for key in _keys(v) if v.name in found}
 
 
 def _smoothed(request: Request, pipeline: Pipeline, samples: Data | None, say: Say) -> dict[ir.Value, Smoothed]:
@@ -156,28 +147,10 @@ def _smoothed(request: Request, pipeline: Pipeline, samples: Data | None, say: S
     return found
 
 
-def _keys(value: ir.Value) -> list[str]:
-    origin = provenance.of(value)
-    return [value.name or "", *(origin.sources[:1] if origin.equal else ())]
-
-
-def _quantized(pipeline: Pipeline, ranges: Mapping[str, ActivationRange]) -> ir.Model | None:
-    """The model in composite operators; None where the scheme does not quantize."""
-    if not pipeline.target.quantizes_by_ranges:
-        return None
-    by_name = {}
-    for value in pipeline.activations():
-        key = next((k for k in _keys(value) if k in ranges), None)
-        if key is not None:
-            by_name[value.name or ""] = ranges[key]
-    return pipeline.quantize(by_name)
-
-
 def _emit(
     folder: Path,
     pipeline: Pipeline,
     meant: ir.Model | None,
-    ranges: Mapping[str, ActivationRange],
     place: WeightPlace,
 ) -> None:
     """model.onnx, the twin or the range file where the surface wants one, the weights, and provenance."""
@@ -186,7 +159,7 @@ def _emit(
     weights = None if place == "embed" else WeightFile(folder, stored=place == "beside")
     if meant is not None and style is not None:
         if style.carrier == "ranges":
-            content = range_file.document(pipeline.quantized, _all_names(pipeline, ranges), style)
+            content = range_file.document(pipeline.quantized, pipeline.ranges, style)
             (folder / RANGES).write_text(json_text(content), encoding="utf-8")
         twin = meant.clone()
         if surface.kind == "converter":
@@ -195,23 +168,12 @@ def _emit(
             write_model(twin, folder / TWIN, weights)
     if surface.kind == "python":
         pipeline.lower()
-        add_surface_bodies(pipeline.model, surface.operator_set)
     if surface.kind == "reference":
         add_bodies(pipeline.model)
     write_model(pipeline.model, folder / MODEL, weights)
     if weights is not None:
         weights.close()
     anchors.write(meant if meant is not None else pipeline.model, folder / PROVENANCE)
-
-
-def _all_names(pipeline: Pipeline, ranges: Mapping[str, ActivationRange]) -> dict[str, ActivationRange]:
-    """Ranges by the names that the activations have now."""
-    named: dict[str, ActivationRange] = {}
-    for value in pipeline.activations():
-        for key in _keys(value):
-            if key in ranges:
-                named.setdefault(value.name or "", ranges[key])
-    return named
 
 
 def _write_evidence(folder: Path, samples: SampleSet, inputs: Sequence[ir.Value], parity: Parity) -> None:

@@ -1,8 +1,9 @@
-"""The stand-ins of vendors' modules on the path, for one test at a time."""
+"""What several rooms need: vendors' stand-ins on the path, and the reader of the example's layout."""
 
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 
 from porting.runner import vendor_calls
 
+LAYOUT = Path(__file__).resolve().parents[2] / "examples" / "tiny_deepseek_v3" / "fp8_layout.py"
 STAND_INS = Path(__file__).resolve().parents[1] / "standins"
 
 
@@ -44,3 +46,14 @@ def torch_npu(vendor: Callable[[str], ModuleType]) -> ModuleType:
 def torch_mlu_ops(vendor: Callable[[str], ModuleType]) -> ModuleType:
     """The stand-in of torch_mlu_ops."""
     return vendor("torch_mlu_ops")
+
+
+@pytest.fixture(scope="session")
+def fp8_layout() -> ModuleType:
+    """The example's own reader and writer of DeepSeek's layout, which share no code with ours."""
+    spec = importlib.util.spec_from_file_location("fp8_layout", LAYOUT)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module

@@ -1,6 +1,5 @@
 """Every module of a language model against transformers: what the graph computes where the module ends."""
 
-import importlib.util
 from pathlib import Path
 from types import ModuleType
 
@@ -16,21 +15,11 @@ transformers = pytest.importorskip("transformers")
 TINY = Path(__file__).parents[3] / "examples" / "tiny_deepseek_v3"
 
 
-def fp8_layout() -> ModuleType:
-    """The example's own reader of its layout, which shares no code with ours."""
-    spec = importlib.util.spec_from_file_location("fp8_layout", TINY / "fp8_layout.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-def expected(ids: torch.Tensor) -> dict[str, list[torch.Tensor]]:
+def expected(ids: torch.Tensor, fp8_layout: ModuleType) -> dict[str, list[torch.Tensor]]:
     """Outputs of every module of transformers' eager model, by module path."""
     config = transformers.AutoConfig.from_pretrained(TINY, attn_implementation="eager", experts_implementation="eager")
     module = transformers.DeepseekV3ForCausalLM(config).eval()
-    module.load_state_dict(fp8_layout().read(TINY))
+    module.load_state_dict(fp8_layout.read(TINY))
     found: dict[str, list[torch.Tensor]] = {}
 
     def keep(path: str):
@@ -67,9 +56,9 @@ def rel_l2(a: torch.Tensor, b: torch.Tensor) -> float:
     return float((a.double() - b.double()).norm() / a.double().norm())
 
 
-def test_every_module_boundary_equals_transformers() -> None:
+def test_every_module_boundary_equals_transformers(fp8_layout: ModuleType) -> None:
     ids = np.frombuffer((TINY / "sample.txt").read_bytes()[:192], np.uint8).astype(np.int64).reshape(2, 96)
-    ours, theirs = computed(ids), expected(torch.from_numpy(ids))
+    ours, theirs = computed(ids), expected(torch.from_numpy(ids), fp8_layout)
     compared = {}
     for path, value in ours.items():
         fitting = [t for t in theirs.get(path, ()) if t.numel() == value.numel() and t.is_floating_point()]

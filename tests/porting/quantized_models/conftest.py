@@ -7,7 +7,6 @@ of the schemes as vendors state them.
 from __future__ import annotations
 
 import dataclasses
-import importlib.util
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import ModuleType
@@ -150,17 +149,6 @@ def _margin(router: torch.nn.Module, logits: torch.Tensor) -> torch.Tensor:
     masked = grouped.masked_fill(~inside.unsqueeze(-1), -torch.inf).flatten(1)
     ranked = torch.nn.functional.pad(masked, (0, 1), value=-torch.inf).sort(-1, descending=True)[0]
     return torch.minimum(margin, ranked[:, router.top_k - 1] - ranked[:, router.top_k])
-
-
-@pytest.fixture(scope="session")
-def fp8_layout() -> ModuleType:
-    """The example's own reader and writer of DeepSeek's layout, which share no code with ours."""
-    spec = importlib.util.spec_from_file_location("fp8_layout", TINY / "fp8_layout.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 @pytest.fixture(scope="session")

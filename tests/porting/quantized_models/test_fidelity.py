@@ -17,7 +17,6 @@ from porting.pipeline import Pipeline
 from porting.quantization.decide import decider
 from porting.simulation.interpreter import Interpreter
 from porting.target import Target
-from porting_passes.lowering import add_surface_bodies
 
 TINY = Path(__file__).parents[3] / "examples" / "tiny_deepseek_v3"
 KEPT = frozenset({"lm_head", "kv_b_proj"})
@@ -29,16 +28,19 @@ NEAR_TIE = 1e-3
 """Distance of two scores, between 0 and 1, that codes which fall on two sides of a border can turn around."""
 
 
-def ported(folder: Path, scheme: str) -> Interpreter:
-    """The port to the reference backend, in float32, with its numerics exact."""
-    source, target = frontends.load(str(folder)), Target.resolve("reference", scheme=scheme)
+def on_surface(folder: Path, backend: str, scheme: str) -> Pipeline:
+    """The checkpoint in the operators of a backend, not lowered yet."""
+    source, target = frontends.load(str(folder)), Target.resolve(backend, scheme=scheme, language_model=True)
     pipeline = Pipeline(source.model, target, language_model=True)
     pipeline.bind(source.dims)
-    pipeline.to_float_surface()
-    pipeline.quantize_weights(decider(source, target))
-    pipeline.to_dtype()
+    pipeline.to_surface(decide=lambda: decider(source, target))
     pipeline.require_legal()
-    return Interpreter(pipeline.model)
+    return pipeline
+
+
+def ported(folder: Path, scheme: str) -> Interpreter:
+    """The port to the reference backend, in float32, with its numerics exact."""
+    return Interpreter(on_surface(folder, "reference", scheme).model)
 
 
 def lowered(folder: Path, backend: str, scheme: str) -> Interpreter:
@@ -47,16 +49,9 @@ def lowered(folder: Path, backend: str, scheme: str) -> Interpreter:
     Rounding to bfloat16, of values between operators and of weights that stay in float, is noise of its own, as large
     as the scheme's: it is left out, so that what the operators mean shows.
     """
-    source, target = frontends.load(str(folder)), Target.resolve(backend, scheme=scheme, language_model=True)
-    pipeline = Pipeline(source.model, target, language_model=True)
-    pipeline.bind(source.dims)
-    pipeline.to_float_surface()
-    pipeline.quantize_weights(decider(source, target))
-    pipeline.to_dtype()
-    pipeline.require_legal()
+    pipeline = on_surface(folder, backend, scheme)
     pipeline.lower()
-    add_surface_bodies(pipeline.model, target.surface.operator_set)
-    return Interpreter(widened_model(pipeline.model), numerics=target.backend.numerics.numerics())
+    return Interpreter(widened_model(pipeline.model), numerics=pipeline.target.backend.numerics.numerics())
 
 
 def run(port: Interpreter, ids: np.ndarray) -> tuple[torch.Tensor, list[torch.Tensor]]:

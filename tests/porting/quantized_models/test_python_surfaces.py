@@ -17,7 +17,6 @@ from porting.quantization.decide import decider
 from porting.runner.vendor_calls import VendorCalls
 from porting.simulation.interpreter import Interpreter
 from porting.target import Target
-from porting_passes.lowering import add_surface_bodies
 
 # Calls of a model with one dense layer and one of experts: what must be there, whatever else is.
 CALLS = {
@@ -46,13 +45,10 @@ def test_a_whole_model(vendor: Callable[[str], ModuleType], source: Source, back
     target = Target.resolve(backend, scheme=scheme, language_model=True)
     pipeline = Pipeline(source.model.clone(), target, language_model=True)
     pipeline.bind(source.dims)
-    pipeline.to_float_surface()
-    pipeline.quantize_weights(decider(source, target))
-    pipeline.to_dtype()
+    pipeline.to_surface(decide=lambda: decider(source, target))
     pipeline.require_legal()
     pipeline.lower()
     operators = target.surface.operator_set
-    add_surface_bodies(pipeline.model, operators)
     assert not any(node.domain == "porting" for node in pipeline.model.graph.all_nodes())
     ids = {"input_ids": torch.from_numpy(np.random.default_rng(1).integers(0, 256, (2, 24)))}
     simulated = Interpreter(pipeline.model).run(ids)["logits"]
