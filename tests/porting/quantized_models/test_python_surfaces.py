@@ -57,3 +57,56 @@ def test_a_whole_model(vendor: Callable[[str], ModuleType], source: Source, back
     assert set(module.CALLS) >= CALLS[backend, scheme]
     assert called.dtype == simulated.dtype
     torch.testing.assert_close(called, simulated, rtol=2.0**-6, atol=2.0**-6 * float(simulated.abs().max()))
+
+
+FACTORY = """
+import torch
+
+
+class Norm(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.linspace(0.5, 1.5, 64))
+
+    def forward(self, x):
+        return self.weight * (x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + 1e-6))
+
+
+class Block(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.norm = Norm()
+        self.gate, self.up = (torch.nn.Linear(64, 96, bias=False) for _ in range(2))
+        self.down = torch.nn.Linear(96, 64, bias=False)
+
+    def forward(self, x):
+        y = self.norm(x)
+        return x + self.down(torch.nn.functional.silu(self.gate(y)) * self.up(y))
+
+
+def factory():
+    torch.manual_seed(0)
+    return Block().eval(), (torch.randn(4, 64),)
+"""
+
+
+def test_a_module_of_the_user_is_fused_and_quantized_like_a_checkpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "one_block.py").write_text(FACTORY)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    source, target = frontends.load("one_block:factory"), Target.resolve("ascend-910b", scheme="w8a8")
+    assert target.surface.name == "torch_npu"
+    pipeline = Pipeline(source.model.clone(), target)
+    pipeline.bind(source.dims)
+    pipeline.to_surface(decide=lambda: decider(source, target))
+    pipeline.require_legal()
+    pipeline.lower()
+    calls = [node.op_type for node in pipeline.model.graph if node.domain == "torch_npu"]
+    assert sorted(calls) == ["npu_dynamic_quant"] * 2 + ["npu_quant_matmul"] * 2 + ["npu_rms_norm", "npu_swiglu"]
+    x = torch.randn(4, 64, generator=torch.Generator().manual_seed(1))
+    (name,) = (value.name for value in pipeline.model.graph.outputs)
+    got = Interpreter(pipeline.model).run({pipeline.model.graph.inputs[0].name: x})[name]
+    want = torch.from_numpy(source.reference({source.model.graph.inputs[0].name: x.numpy()})[name])
+    # bfloat16 between operators, and int8 codes of two products in a branch that is smaller than what it is added to.
+    torch.testing.assert_close(got, want, rtol=0, atol=0.02 * float(want.abs().max()))
