@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from porting.frontends import Source
 from porting.pipeline import Pipeline
 from porting.quantization.decide import decider
+from porting.quantization.scheme_map import SchemeMap
 from porting.target import Target
 from porting_passes.legality import Illegal, Unknown, check
 from porting_passes.legalize import Failure, failure_of
@@ -68,7 +68,9 @@ class Checked:
         }
 
 
-def check_source(source: Source, target: Target, *, as_is: bool = False, scheme_map: Path | None = None) -> Checked:
+def check_source(
+    source: Source, target: Target, *, as_is: bool = False, scheme_map: SchemeMap | None = None
+) -> Checked:
     """Judge every node: after all rewrites, or, ``as_is``, the source as it stands at its own opset.
 
     With a scheme of static ranges every activation is given -1..1: legality does not depend on it.

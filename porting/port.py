@@ -27,6 +27,7 @@ from porting.port_folder import INPUTS, MODEL, PARITY, PROVENANCE, RANGES, REFER
 from porting.quantization import range_file
 from porting.quantization.calibration import calibrate
 from porting.quantization.decide import decider
+from porting.quantization.scheme_map import read_scheme_map
 from porting.quantization.smooth_norms import Smoothed, smooth_norms
 from porting.samples import counted
 from porting.samples import write as write_samples
@@ -71,6 +72,7 @@ def port(request: Request, say: Say = lambda line: None) -> Parity | None:
             f"scheme {target.scheme} needs data to find the ranges of activations", fix="--calibrate DATA.npz"
         )
     budget = load_budget(request.budget)
+    scheme_map = None if request.scheme_map is None else read_scheme_map(request.scheme_map)
     with claim(request.out, force=request.force) as folder:
         say(f"import    {request.source}")
         source = frontends.load(request.source)
@@ -82,7 +84,7 @@ def port(request: Request, say: Say = lambda line: None) -> Parity | None:
         say(f"rewrite   for {target.specification}, surface {target.surface.name}")
         meant = pipeline.to_surface(
             calibrate=lambda names: _calibrated(request, pipeline, names, calibration, say),
-            decide=lambda: decider(source, target, request.scheme_map, _smoothed(request, pipeline, calibration, say)),
+            decide=lambda: decider(source, target, scheme_map, _smoothed(request, pipeline, calibration, say)),
         )
         pipeline.require_legal()
         for operator in pipeline.unused_permissions:

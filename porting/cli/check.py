@@ -27,9 +27,11 @@ def command(source: str, as_is: bool, as_json: bool, scheme_map: Path | None, **
     from porting import frontends
     from porting.check import check_source
     from porting.pipeline import describe, describe_untried
+    from porting.quantization.scheme_map import read_scheme_map
 
     target = options.resolved(source, rest)
-    checked = check_source(frontends.load(source), target, as_is=as_is, scheme_map=scheme_map)
+    exceptions = None if scheme_map is None else read_scheme_map(scheme_map)
+    checked = check_source(frontends.load(source), target, as_is=as_is, scheme_map=exceptions)
     for operator in checked.unused_permissions:
         click.echo(f"note: --allow-unknown {operator}: no node of unknown legality has this operator", err=True)
     if as_json:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import cast
 
 import onnx_ir as ir
@@ -11,7 +10,7 @@ import onnx_ir as ir
 from porting.frontends import Source
 from porting.quantization.plan import plan_quantization
 from porting.quantization.quantized_weight import quantize_weight
-from porting.quantization.scheme_map import read_scheme_map
+from porting.quantization.scheme_map import SchemeMap
 from porting.quantization.smooth_norms import Smoothed
 from porting.target import Target
 from porting.weights.view import WeightView
@@ -23,7 +22,10 @@ _WEIGHT = ".weight"
 
 
 def decider(
-    source: Source, target: Target, scheme_map: Path | None = None, smoothed: Mapping[ir.Value, Smoothed] | None = None
+    source: Source,
+    target: Target,
+    scheme_map: SchemeMap | None = None,
+    smoothed: Mapping[ir.Value, Smoothed] | None = None,
 ) -> Decide:
     """The scheme of ``target`` for the weights of ``source``, by the names under which they are stored.
 
@@ -36,7 +38,7 @@ def decider(
         scheme=target.scheme,
         runtime=target.surface.name,
         family=source.family,
-        scheme_map=None if scheme_map is None else read_scheme_map(scheme_map),
+        scheme_map=scheme_map,
     )
 
     def decide(linear: LinearWeight) -> IntegerWeight | str:

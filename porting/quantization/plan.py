@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import difflib
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from porting.errors import UsageError
@@ -147,7 +149,7 @@ def _check_map(scheme_map: SchemeMap, modules: set[str], family: str, runtime: s
             raise UsageError(
                 "a pattern of the scheme map matches no module",
                 required="a pattern of all of a module's name",
-                met=f"{len(modules)} modules, among them {', '.join(sorted(modules)[:2])}",
+                met=f"{len(modules)} modules, the nearest {_nearest(line.pattern.pattern, modules)}",
                 where=where,
             )
         rows = [kept(module, family, runtime) for module in matched]
@@ -158,6 +160,12 @@ def _check_map(scheme_map: SchemeMap, modules: set[str], family: str, runtime: s
                 met=line.scheme,
                 where=f"{where}; see {rows[0].source}",
             )
+
+
+def _nearest(pattern: str, modules: Iterable[str]) -> str:
+    """A module whose name is most like what a pattern spells; of names that differ in numbers one is looked at."""
+    kinds = {re.sub(r"\b\d+\b", "0", module): module for module in sorted(modules, reverse=True)}
+    return max(kinds.values(), key=lambda module: difflib.SequenceMatcher(None, pattern, module).ratio())
 
 
 def _require_agreement(name: str, decision: Decision, other: str, another: Decision) -> None:
