@@ -91,7 +91,13 @@ def main(arguments: list[str] | None = None) -> None:
     debug = "--debug" in arguments
     if debug:  # Accepted anywhere on the line.
         arguments = ["--debug", *(a for a in arguments if a != "--debug")]
-    sys.exit(_run(arguments, debug))
+    code = _run(arguments, debug)
+    if code == INTERRUPTED:
+        # Where the interrupt met code that was run from text, Python would end by SIGINT instead of with this code.
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    sys.exit(code)
 
 
 def _run(arguments: list[str], debug: bool) -> int:

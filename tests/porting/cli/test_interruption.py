@@ -48,6 +48,17 @@ def test_turned_into_another_error_by_what_was_running(tmp_path: Path, number: s
     assert result.stderr == "interrupted\n"
 
 
+@SIGNALS
+def test_inside_code_that_is_run_from_text(tmp_path: Path, number: signal.Signals) -> None:
+    """As dataclasses are made while modules are imported: Python then ends by the signal, whatever code it was given."""
+    (tmp_path / "deep.py").write_text(
+        f"def factory():\n    exec('import os, time; os.kill(os.getpid(), {number.value}); time.sleep(60)')\n"
+    )
+    result = run("check", "deep:factory", "--backend", "reference", paths=(tmp_path,))
+    assert result.returncode == 130
+    assert result.stderr == "interrupted\n"
+
+
 @pytest.mark.parametrize("arguments", [("backends",), ("--help",)], ids=" ".join)
 def test_a_closed_pipe_is_no_verdict(arguments: tuple[str, ...]) -> None:
     read, write = os.pipe()
