@@ -50,7 +50,7 @@ def test_turned_into_another_error_by_what_was_running(tmp_path: Path, number: s
 
 @SIGNALS
 def test_inside_code_that_is_run_from_text(tmp_path: Path, number: signal.Signals) -> None:
-    """As dataclasses are made while modules are imported: Python then ends by the signal, whatever code it was given."""
+    """As dataclasses are made while modules are imported: Python then ends by the signal, whatever it was told."""
     (tmp_path / "deep.py").write_text(
         f"def factory():\n    exec('import os, time; os.kill(os.getpid(), {number.value}); time.sleep(60)')\n"
     )
