@@ -5,7 +5,7 @@ python benchmarks/checkpoint_convert.py [--folder DIR] [--gib 2] [--shard 1] [--
 Makes a source of --gib GiB in shards of --shard GiB (layers of 256 experts, o_proj [7168, 16384], kv_a_proj of 576
 rows; random codes), then times, each in a process of its own, in alternating order, with the source dropped from the
 page cache before each run and everything brought to the disk at the end: `cp`; `porting checkpoint convert` to w8a8 for
-one format, for three, and with `--sink null`; a plain torch loop. --peer: a Python with llm-compressor, whose
+one format, for three, and with `--sink null`; a plain torch loop. --peer: a Python with llm-compressor 0.14, whose
 `model_free_ptq` with its dequantizer of float8 blocks then converts a part of --part GiB in shards as large.
 Takes up to four times --gib on the disk beside the source. Results of a run are removed before the next one. What has
 used 120 seconds is not run again.
@@ -41,7 +41,7 @@ from llmcompressor.entrypoints.model_free import model_free_ptq
 source, out = sys.argv[1:]
 kept = ["lm_head", "re:.*mlp.gate$", "re:.*kv_b_proj$", "re:.*embed_tokens$"]
 model_free_ptq(source, out, scheme="W8A8", ignore=kept, max_workers=2, device="cpu",
-    converter=FP8BlockDequantizer.from_pretrained(source))
+    converter=FP8BlockDequantizer(targets=["re:.*_proj$", "re:.*_with_mqa$"]))
 """
 
 
