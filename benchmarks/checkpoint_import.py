@@ -32,7 +32,7 @@ CASES = {"v3": checkpoints.CONFIG, "v32": checkpoints.CONFIG_V32}
 def measure(case: str, folder: str) -> dict[str, Any]:
     """Import, canonicalize and fuse, in this process."""
     from porting import frontends
-    from porting.weights import WeightView
+    from porting.weights.view import WeightView
     from porting_passes.canonicalize import Canonicalize
     from porting_passes.language_model_fusions import language_model_fusions
 

@@ -55,7 +55,7 @@ def prepare(contender: str, case: str, threads: int) -> harness.Run:
 
 
 def _open_porting(folder: Path) -> Callable[[], harness.Notes]:
-    from porting.weights import WeightStore
+    from porting.weights.store import WeightStore
 
     store = WeightStore(folder)
     return lambda: {"tensors": len(store.entries), "header MB": store.bytes_read // 10**6} | _held()
@@ -73,7 +73,8 @@ def _open_safetensors(folder: Path) -> Callable[[], harness.Notes]:
 def _bind(folder: Path) -> Callable[[], harness.Notes]:
     import torch
 
-    from porting.weights import WeightStore, WeightView
+    from porting.weights.store import WeightStore
+    from porting.weights.view import WeightView
 
     store = WeightStore(folder)
     of = functools.partial(WeightView.of, store, dtype=torch.bfloat16)
@@ -114,7 +115,8 @@ def _read(contender: str, folder: Path, dtype: Any) -> Callable[[], Any]:
     import torch
     from safetensors import safe_open
 
-    from porting.weights import WeightStore, WeightView
+    from porting.weights.store import WeightStore
+    from porting.weights.view import WeightView
 
     if contender == "porting":
         view = WeightView.of(WeightStore(folder), "weight", dtype)

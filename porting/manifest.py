@@ -16,8 +16,8 @@ import onnx_ir as ir
 import porting
 from porting import schemas
 from porting.errors import InvalidInputError
+from porting.json_text import json_text
 from porting.output_folder import MANIFEST
-from porting.parity.result import json_text
 from porting_passes.operator_set import qualified
 from porting_passes.rewrite import Applied
 

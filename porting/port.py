@@ -15,11 +15,12 @@ from porting.emit import WeightFile, WeightPlace, write_model
 from porting.errors import UsageError
 from porting.frontends import Source
 from porting.inspect_emitted import require_accepted
+from porting.json_text import json_text
 from porting.measurement import measure_port
 from porting.output_folder import claim
 from porting.parity import anchors
 from porting.parity.budgets import load_budget
-from porting.parity.result import Parity, json_text
+from porting.parity.result import Parity
 from porting.parity.sampling import SampleSet
 from porting.parity.verdict import Inputs
 from porting.pipeline import Pipeline

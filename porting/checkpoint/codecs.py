@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from porting.checkpoint.made import Packing
-from porting.quantization.quantized_weight import scale_bias
+from porting.quantization.scale_bias import scale_bias
 from porting.quantization.weight_spec import WeightSpec
 from porting_kernels import fp8, int4, microscaling, native
 from porting_kernels.weight_quantization import LEAST_SCALE, Findings

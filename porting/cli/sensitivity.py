@@ -46,7 +46,7 @@ def command(
 
     Runs the port once for each of them and each batch. Prints a scheme map that keeps the first ones in float.
     """
-    from porting.parity.result import json_text
+    from porting.json_text import json_text
     from porting.sensitivity import measure_sensitivity
 
     options.require_writable(file)

@@ -12,8 +12,8 @@ import onnx_ir as ir
 
 from porting.errors import InvalidModelError, UsageError
 from porting.frontends.source import Source
-from porting.weights import WeightStore, find_scale
-from porting.weights.scales import FLOAT8, scale_summary
+from porting.weights.scales import FLOAT8, find_scale, scale_summary
+from porting.weights.store import WeightStore
 from porting_kernels import dtypes
 
 READ_METHODS = ("fp8",)

@@ -14,7 +14,8 @@ from typing import Any
 import torch
 
 from porting.errors import ShapeError, UnsupportedOperatorError
-from porting.weights import WeightStore, WeightView
+from porting.weights.store import WeightStore
+from porting.weights.view import WeightView
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -17,7 +17,8 @@ from porting.frontends.checkpoint_binding import Binding
 from porting.frontends.checkpoint_graph import instantiate, materialize
 from porting.frontends.checkpoint_recipe import to_view
 from porting.frontends.source import Arrays, Reference
-from porting.weights import WeightStore, WeightView
+from porting.weights.store import WeightStore
+from porting.weights.view import WeightView
 
 LARGEST_WHOLE = 4 << 30
 """Bytes of float32 parameters above which a model is run layer by layer."""

@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from porting.errors import UsageError
-from porting.parity.result import SCHEMA_VERSION, json_text
+from porting.json_text import json_text
+from porting.parity.result import SCHEMA_VERSION
 from porting.parity.verdict import Check, Verdict
 
 TOLERANCE_DB = 1.0

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -114,8 +113,3 @@ class Parity:
             for layer in self.layers
             if layer.overflows and layer.limit is not None
         ]
-
-
-def json_text(document: Mapping[str, Any]) -> str:
-    """A document as it is written: sorted keys, one space of indent, one newline at the end, no NaN or Infinity."""
-    return json.dumps(document, indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n"

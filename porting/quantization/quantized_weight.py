@@ -14,6 +14,7 @@ from porting.errors import DtypeError, ShapeError, UsageError
 from porting.quantization.float_rows import FloatRows
 from porting.quantization.held_rows import HeldRows, NewRows
 from porting.quantization.paired_codes import PairedCodes
+from porting.quantization.scale_bias import scale_bias
 from porting.quantization.weight_spec import WeightSpec
 from porting.weights.row_tensor import BLOCKS, RowTensor
 from porting.weights.stored import CHUNK, WORK
@@ -184,14 +185,6 @@ class QuantizedWeight:
                 with self._lock:
                     self._findings += findings
         return made
-
-
-def scale_bias(codes: torch.Tensor, scale: torch.Tensor, slices: int) -> torch.Tensor:
-    """``QuantizedWeight.scale_bias`` of rows: codes int8 [r, K], scale float32 [r, G] -> float32 [r, slices]."""
-    rows, groups = scale.shape
-    parts = groups if groups > 1 else slices
-    sums = codes.reshape(rows, parts, -1).sum(-1).double() * scale.double()
-    return sums.reshape(rows, slices, -1).sum(-1).mul_(8).float()
 
 
 class QuantizedTensor(RowTensor):

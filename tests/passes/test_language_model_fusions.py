@@ -16,7 +16,7 @@ from transformers import AutoModelForCausalLM
 from porting.frontends import checkpoint
 from porting.frontends.checkpoint_graph import export, instantiate
 from porting.simulation.interpreter import Interpreter
-from porting.weights import WeightStore
+from porting.weights.store import WeightStore
 from porting_passes.canonicalize import Canonicalize
 from porting_passes.declared import DeclaredTensor, bind_declared, declare_weights
 from porting_passes.infer_shapes import InferShapes

@@ -18,7 +18,8 @@ from safetensors.torch import save_file
 from porting import embedded_weights
 from porting.emit import WEIGHTS, WeightFile, write_model
 from porting.errors import UsageError
-from porting.weights import WeightStore, WeightView
+from porting.weights.store import WeightStore
+from porting.weights.view import WeightView
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -140,7 +141,8 @@ import sys
 from pathlib import Path
 import onnx_ir as ir, torch
 from porting.emit import WeightFile, write_model
-from porting.weights import WeightStore, WeightView
+from porting.weights.store import WeightStore
+from porting.weights.view import WeightView
 
 def status(field):
     return int(Path("/proc/self/status").read_text().partition(field + ":")[2].split()[0]) * 1024

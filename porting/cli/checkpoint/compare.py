@@ -27,7 +27,7 @@ def command(src: Path, folder: Path, max_rel_l2: float | None, top: int, threads
     from porting.checkpoint.comparison import compare
     from porting.checkpoint.progress import for_terminal
     from porting.checkpoint.source import Source
-    from porting.parity.result import json_text
+    from porting.json_text import json_text
 
     options.require_writable(file)
     found = compare(Source(src), folder, threads=threads, progress=for_terminal("compare"))

@@ -35,7 +35,7 @@ def command(
     from porting.checkpoint.conversion import Conversion
     from porting.checkpoint.planning import RATE, plan
     from porting.checkpoint.source import Source
-    from porting.parity.result import json_text
+    from porting.json_text import json_text
     from porting.quantization.scheme_map import read_scheme_map
 
     options.require_writable(file)

@@ -15,7 +15,7 @@ from porting.errors import InvalidModelError, UsageError
 from porting.frontends import checkpoint, checkpoint_graph
 from porting.frontends.checkpoint_binding import Binding, bind, outside
 from porting.frontends.checkpoint_recipe import to_view
-from porting.weights import WeightStore
+from porting.weights.store import WeightStore
 from porting_passes import provenance
 from porting_passes.canonicalize import Canonicalize
 

@@ -8,7 +8,7 @@ from safetensors.torch import save_file
 
 from porting.errors import ShapeError, UnsupportedOperatorError
 from porting.frontends.checkpoint_recipe import Recipe, Stored, to_view
-from porting.weights import WeightStore
+from porting.weights.store import WeightStore
 
 TENSORS = {f"t{i}": torch.arange(24, dtype=torch.float32).reshape(4, 6) + 100 * i for i in range(4)}
 

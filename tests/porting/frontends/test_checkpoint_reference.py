@@ -9,7 +9,7 @@ import torch
 
 from porting.frontends import checkpoint, checkpoint_graph, checkpoint_reference
 from porting.frontends.checkpoint_binding import bind
-from porting.weights import WeightStore
+from porting.weights.store import WeightStore
 
 transformers = pytest.importorskip("transformers")
 

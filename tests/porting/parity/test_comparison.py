@@ -10,9 +10,9 @@ from porting import schemas
 from porting.backends.backend import NumericsLine
 from porting.errors import InvalidInputError, ParityError
 from porting.frontends import origin
+from porting.json_text import json_text
 from porting.parity.budgets import default_budget
 from porting.parity.comparison import Claim, measure
-from porting.parity.result import json_text
 from porting_kernels.numerics import EXACT
 from porting_passes.operators import dequantize, integer_conv, quantize
 

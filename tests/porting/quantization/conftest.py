@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from porting.weights import WeightStore
+from porting.weights.store import WeightStore
 
 
 @pytest.fixture

@@ -8,7 +8,8 @@ import torch
 
 from porting.errors import DtypeError, ShapeError
 from porting.quantization.float_rows import FloatRows
-from porting.weights import WeightStore, WeightView
+from porting.weights.store import WeightStore
+from porting.weights.view import WeightView
 
 
 def read(rows: FloatRows, first: int, last: int, columns: int) -> torch.Tensor:

@@ -16,7 +16,8 @@ import sys, torch
 from pathlib import Path
 from porting.quantization.quantized_weight import quantize_weight
 from porting.quantization.weight_spec import WeightSpec
-from porting.weights import WeightStore, WeightView
+from porting.weights.store import WeightStore
+from porting.weights.view import WeightView
 
 def peak():
     return int(Path("/proc/self/status").read_text().partition("VmHWM:")[2].split()[0]) * 1024

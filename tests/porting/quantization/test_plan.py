@@ -10,7 +10,7 @@ from porting.errors import UsageError
 from porting.quantization.plan import QuantizationPlan, module_of, plan_quantization
 from porting.quantization.scheme_map import MapLine, SchemeMap
 from porting.quantization.weight_spec import WeightSpec
-from porting.weights import WeightStore
+from porting.weights.store import WeightStore
 
 INT8, INT4 = WeightSpec(), WeightSpec(4, None, "mse")
 L0, L3 = "model.layers.0.", "model.layers.3."

@@ -19,7 +19,8 @@ from porting.quantization import quantized_weight
 from porting.quantization.quantized_weight import QuantizedWeight, quantize_weight
 from porting.quantization.weight_spec import WeightSpec
 from porting.simulation.weight_cache import CachedWeight, WeightCache
-from porting.weights import WeightStore, WeightView
+from porting.weights.store import WeightStore
+from porting.weights.view import WeightView
 from porting_kernels.weight_quantization import Findings
 from porting_passes.declared import DeclaredTensor, UnboundWeightError
 

@@ -7,7 +7,8 @@ import torch
 
 from porting.errors import DtypeError, ShapeError, UsageError
 from porting.quantization.scaled_weight import ScaledWeight
-from porting.weights import WeightStore, WeightView
+from porting.weights.store import WeightStore
+from porting.weights.view import WeightView
 
 
 def test_columns_or_rows_of_a_stack(experts: tuple[WeightStore, torch.Tensor]) -> None:

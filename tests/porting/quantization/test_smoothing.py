@@ -11,7 +11,8 @@ from porting.errors import InvalidModelError, ShapeError, UsageError
 from porting.quantization.quantized_weight import quantize_weight
 from porting.quantization.smoothing import column_absmax, divided_norm, smooth_operand, smoothing_factors
 from porting.quantization.weight_spec import WeightSpec
-from porting.weights import WeightStore, WeightView
+from porting.weights.store import WeightStore
+from porting.weights.view import WeightView
 
 
 def test_factors_by_hand() -> None:

@@ -12,7 +12,8 @@ from safetensors.torch import save_file
 
 from porting.simulation.interpreter import Interpreter
 from porting.simulation.weight_cache import WeightCache
-from porting.weights import WeightStore, WeightView
+from porting.weights.store import WeightStore
+from porting.weights.view import WeightView
 from porting_kernels.numerics import REF64
 
 HIDDEN, WORDS, INNER = 8, 1000, 6

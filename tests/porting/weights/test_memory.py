@@ -9,14 +9,16 @@ from pathlib import Path
 import pytest
 import torch
 
-from porting.weights import WeightStore, WeightView
+from porting.weights.store import WeightStore
+from porting.weights.view import WeightView
 
 ROOT = Path(__file__).resolve().parents[3]
 
 PEAK = """
 import sys, torch
 from pathlib import Path
-from porting.weights import WeightStore, WeightView
+from porting.weights.store import WeightStore
+from porting.weights.view import WeightView
 
 def peak():
     return int(Path("/proc/self/status").read_text().partition("VmHWM:")[2].split()[0]) * 1024

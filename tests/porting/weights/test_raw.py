@@ -8,7 +8,8 @@ import onnx_ir as ir
 import pytest
 
 from porting.simulation.interpreter import Interpreter
-from porting.weights import WeightView, raw
+from porting.weights import raw
+from porting.weights.view import WeightView
 
 
 @pytest.fixture

@@ -6,8 +6,9 @@ import pytest
 import torch
 
 from porting.errors import InvalidModelError
-from porting.weights import WeightStore, WeightView, find_scale, scale_report
-from porting.weights.scales import scale_summary
+from porting.weights.scales import find_scale, scale_report, scale_summary
+from porting.weights.store import WeightStore
+from porting.weights.view import WeightView
 
 F8 = torch.float8_e4m3fn
 

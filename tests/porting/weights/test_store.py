@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from porting.errors import InvalidModelError
-from porting.weights import WeightStore
+from porting.weights.store import WeightStore
 
 A, B = torch.arange(6, dtype=torch.float32).view(2, 3), torch.ones(4, dtype=torch.bfloat16)
 SHARDS = {"model-1.safetensors": {"a": A}, "model-2.safetensors": {"b": B}}

@@ -12,9 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from porting.errors import DtypeError, InvalidModelError, ShapeError, UsageError
-from porting.weights import WeightStore, WeightView
+from porting.weights.store import WeightStore
 from porting.weights.stored import CHUNK, WORK
-from porting.weights.view import BLOCKS
+from porting.weights.view import BLOCKS, WeightView
 
 F32, BF16, F16, F8 = torch.float32, torch.bfloat16, torch.float16, torch.float8_e4m3fn
 
