@@ -33,7 +33,14 @@ def _load() -> ModuleType | None:
     return module if all(hasattr(module, loop) for loop in _LOOPS) else None
 
 
-_LOOPS = ("quantize_int8", "dyadic_histogram", "dequantize_e4m3", "dequantize_e4m3_bfloat16", "quantize_rows")
+_LOOPS = (
+    "quantize_int8",
+    "dyadic_histogram",
+    "dequantize_e4m3",
+    "dequantize_e4m3_bfloat16",
+    "quantize_rows",
+    "requantize_e4m3",
+)
 
 
 _module = _load()
@@ -151,3 +158,43 @@ def quantize_rows(
     limit = weight_quantization.LIMITS[bits]
     counts = _module.quantize_rows(w.numpy(), codes.numpy(), scales.numpy(), limit, search == "mse")
     return codes, scales, Findings(*counts)
+
+
+def requantize_blocks(
+    stored: torch.Tensor,
+    block_scales: torch.Tensor,
+    *,
+    bits: int,
+    group: int | None = None,
+    search: Search = "absmax",
+    block: tuple[int, int] = fp8.BLOCK,
+    first_row: int = 0,
+    codes: torch.Tensor | None = None,
+) -> tuple[torch.Tensor, torch.Tensor, Findings, int]:
+    """``quantize_rows`` of ``dequantize_blocks``, without the float32 between, and the number of NaN codes in it.
+
+    stored, block_scales, block, first_row: as there; whole rows. codes: where to put them, int8 (R, K), contiguous;
+    fresh memory otherwise.
+    """
+    fp8.check_blocks(stored, block_scales, block, first_row, 0)
+    if _module is None or stored.dtype != torch.float8_e4m3fn or not stored.numel():
+        w = fp8.dequantize_blocks(stored, block_scales, block=block, first_row=first_row)
+        found, scales, findings = quantize_rows(w, bits=bits, group=group, search=search, codes=codes)
+        return found, scales, findings, int(fp8.is_nan(stored).sum())
+    weight_quantization.check(stored, bits, group, search, torch.float8_e4m3fn)
+    stored = stored if stored.stride(1) == 1 else stored.contiguous()
+    codes = torch.empty(stored.shape, dtype=torch.int8) if codes is None else codes
+    scales = torch.empty(len(stored), 1 if group is None else stored.shape[1] // group)
+    *counts, nan = _module.requantize_e4m3(
+        stored.view(torch.uint8).numpy(),
+        fp8.decode_scales(block_scales).contiguous().numpy(),
+        codes.numpy(),
+        scales.numpy(),
+        weight_quantization.LIMITS[bits],
+        search == "mse",
+        block_rows=block[0],
+        block_columns=block[1],
+        first_row=first_row,
+        first_column=0,
+    )
+    return codes, scales, Findings(*counts), nan

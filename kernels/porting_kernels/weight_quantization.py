@@ -49,10 +49,10 @@ class Findings:
         )
 
 
-def check(w: torch.Tensor, bits: int, group: int | None, search: str) -> None:
+def check(w: torch.Tensor, bits: int, group: int | None, search: str, dtype: torch.dtype = torch.float32) -> None:
     """Raise DtypeError, ShapeError or PortingError unless ``quantize_rows`` takes these."""
-    if w.dtype != torch.float32:
-        raise DtypeError("weights are quantized from float32", required=torch.float32, met=w.dtype)
+    if w.dtype != dtype:
+        raise DtypeError(f"weights are quantized from {dtype}", required=dtype, met=w.dtype)
     if w.ndim != 2 or (group is not None and (group < 1 or w.shape[1] % group)):
         raise ShapeError(
             "a weight is quantized row by row, in groups of one size",

@@ -71,4 +71,9 @@ struct Findings {
 // error with, null for the greatest magnitude's.
 Findings quantize_rows(const WeightRows& m, std::int8_t* codes, float* scales, float* scratch);
 
+// The same of rows that are stored in e4m3, bit for bit what quantize_rows makes of dequantize_e4m3. scratch: 2 * group
+// floats, or null. Adds to nan how many codes are NaN.
+Findings requantize_e4m3(const BlockScaled& m, std::size_t group, int limit, std::int8_t* codes, float* scales,
+                         float* scratch, std::int64_t* nan);
+
 }  // namespace porting

@@ -40,19 +40,27 @@ using Scales = nb::ndarray<const float, nb::ndim<2>, nb::c_contig, nb::device::c
 template <typename T>
 using Result = nb::ndarray<T, nb::ndim<2>, nb::device::cpu>;
 
+// Of a matrix that is not empty.
+static porting::BlockScaled block_scaled(const Matrix& codes, const Scales& scales, std::size_t block_rows,
+                                         std::size_t block_columns, std::size_t first_row, std::size_t first_column) {
+    const std::size_t rows = codes.shape(0), columns = codes.shape(1);
+    if (columns > 1 && codes.stride(1) != 1) throw nb::value_error("rows are not contiguous");
+    if (block_rows == 0 || block_columns == 0) throw nb::value_error("blocks of nothing");
+    if ((first_row + rows - 1) / block_rows >= scales.shape(0) ||
+        (first_column + columns - 1) / block_columns >= scales.shape(1))
+        throw nb::value_error("codes without a scale");
+    return {codes.data(),    rows,       columns,       codes.stride(0), scales.data(),
+            scales.shape(1), block_rows, block_columns, first_row,       first_column};
+}
+
 template <typename T, std::int64_t (*loop)(const porting::BlockScaled&, T*, std::ptrdiff_t)>
 static std::int64_t dequantize_e4m3(Matrix codes, Scales scales, Result<T> out, std::size_t block_rows,
                                     std::size_t block_columns, std::size_t first_row, std::size_t first_column) {
     const std::size_t rows = codes.shape(0), columns = codes.shape(1);
     if (out.shape(0) != rows || out.shape(1) != columns) throw nb::value_error("codes and out differ in shape");
     if (rows == 0 || columns == 0) return 0;
-    if (columns > 1 && (codes.stride(1) != 1 || out.stride(1) != 1)) throw nb::value_error("rows are not contiguous");
-    if (block_rows == 0 || block_columns == 0) throw nb::value_error("blocks of nothing");
-    if ((first_row + rows - 1) / block_rows >= scales.shape(0) ||
-        (first_column + columns - 1) / block_columns >= scales.shape(1))
-        throw nb::value_error("codes without a scale");
-    const porting::BlockScaled m{codes.data(),    rows,       columns,       codes.stride(0), scales.data(),
-                                 scales.shape(1), block_rows, block_columns, first_row,       first_column};
+    if (columns > 1 && out.stride(1) != 1) throw nb::value_error("rows are not contiguous");
+    const auto m = block_scaled(codes, scales, block_rows, block_columns, first_row, first_column);
     nb::gil_scoped_release release;
     return loop(m, out.data(), out.stride(0));
 }
@@ -77,6 +85,26 @@ static nb::tuple quantize_rows(Values w, Filled<std::int8_t> codes, Filled<float
     return nb::make_tuple(found.zero, found.not_finite, found.tiny, found.saturated);
 }
 
+static nb::tuple requantize_e4m3(Matrix stored, Scales block_scales, Filled<std::int8_t> codes, Filled<float> scales,
+                                 int limit, bool search, std::size_t block_rows, std::size_t block_columns,
+                                 std::size_t first_row, std::size_t first_column) {
+    const std::size_t rows = stored.shape(0), columns = stored.shape(1), groups = scales.shape(1);
+    if (codes.shape(0) != rows || codes.shape(1) != columns) throw nb::value_error("codes and w differ in shape");
+    if (scales.shape(0) != rows || groups == 0 || rows == 0 || columns == 0 || columns % groups != 0)
+        throw nb::value_error("scales do not divide the rows");
+    const auto m = block_scaled(stored, block_scales, block_rows, block_columns, first_row, first_column);
+    const std::size_t group = columns / groups;
+    const auto scratch = std::make_unique<float[]>(search ? 2 * group : 0);
+    porting::Findings found;
+    std::int64_t nan = 0;
+    {
+        nb::gil_scoped_release release;
+        found = porting::requantize_e4m3(m, group, limit, codes.data(), scales.data(), search ? scratch.get() : nullptr,
+                                         &nan);
+    }
+    return nb::make_tuple(found.zero, found.not_finite, found.tiny, found.saturated, nan);
+}
+
 static std::string instruction_set() {
 #if defined(PORTING_TARGET_CLONES)
     if (__builtin_cpu_supports("x86-64-v4")) return "x86-64-v4";
@@ -98,5 +126,7 @@ NB_MODULE(_native, m) {
     m.def("dequantize_e4m3_bfloat16", &dequantize_e4m3<std::uint16_t, &porting::dequantize_e4m3_bfloat16>, "codes"_a,
           "scales"_a, "out"_a, "block_rows"_a, "block_columns"_a, "first_row"_a, "first_column"_a);
     m.def("quantize_rows", &quantize_rows, "w"_a, "codes"_a, "scales"_a, "limit"_a, "search"_a);
+    m.def("requantize_e4m3", &requantize_e4m3, "stored"_a, "block_scales"_a, "codes"_a, "scales"_a, "limit"_a,
+          "search"_a, "block_rows"_a, "block_columns"_a, "first_row"_a, "first_column"_a);
     m.def("instruction_set", &instruction_set);
 }

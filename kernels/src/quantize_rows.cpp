@@ -1,97 +1,9 @@
 #include "loops.hpp"
+#include "weight_codes.hpp"
 
 #include <cstring>
 
 namespace porting {
-namespace {
-
-constexpr float kLeastScale = 1.17549435e-38f;  // 2**-126
-constexpr int kSteps = 64;
-constexpr std::size_t kLanes = 64;
-
-// Below 2**22 the sum with 1.5 * 2**23 has no fraction bits left: the addition itself rounds half to even.
-inline float half_even(float x) {
-    constexpr float magic = 12582912.0f;
-    return (x + magic) - magic;
-}
-
-inline float clamped(float x, float low, float high) {
-    x = x < low ? low : x;
-    return x > high ? high : x;
-}
-
-// As bits, magnitudes order like integers, infinity and NaN above all numbers.
-inline std::uint32_t greatest_magnitude(const float* w, std::size_t size) {
-    std::uint32_t greatest = 0;
-    for (std::size_t i = 0; i < size; ++i) {
-        std::uint32_t bits;
-        std::memcpy(&bits, w + i, sizeof bits);
-        bits &= 0x7fffffffu;
-        greatest = bits > greatest ? bits : greatest;
-    }
-    return greatest;
-}
-
-inline float error_of(float relative, float multiplier, float low, float high) {
-    const float t = relative * multiplier;
-    const float rest = t - clamped(half_even(t), low, high);
-    return rest * rest;
-}
-
-inline float square_error(const float* relative, std::size_t size, int step, float low, float high) {
-    const float multiplier = static_cast<float>(kSteps) / static_cast<float>(step);
-    float sums[kLanes] = {};
-    std::size_t i = 0;
-    for (; i + kLanes <= size; i += kLanes) {
-        for (std::size_t lane = 0; lane < kLanes; ++lane) {
-            sums[lane] += error_of(relative[i + lane], multiplier, low, high);
-        }
-    }
-    for (std::size_t lane = 0; i + lane < size; ++lane) {
-        sums[lane] += error_of(relative[i + lane], multiplier, low, high);
-    }
-    for (std::size_t half = kLanes / 2; half > 0; half /= 2) {
-        for (std::size_t lane = 0; lane < half; ++lane) sums[lane] += sums[lane + half];
-    }
-    const float share = static_cast<float>(step) / static_cast<float>(kSteps);
-    return sums[0] * (share * share);
-}
-
-inline float searched(const float* w, std::size_t size, float base, float low, float high, float* relative) {
-    for (std::size_t i = 0; i < size; ++i) relative[i] = w[i] / base;
-    int best = kSteps;
-    float least = square_error(relative, size, best, low, high);
-    for (int step = kSteps - 4; step > 0; step -= 4) {
-        const float error = square_error(relative, size, step, low, high);
-        if (error < least) {
-            least = error;
-            best = step;
-        }
-    }
-    const int middle = best;
-    for (int step = middle + 3; step >= middle - 3; --step) {
-        if (step > kSteps || step == middle) continue;
-        const float error = square_error(relative, size, step, low, high);
-        if (error < least || (error == least && step > best)) {
-            least = error;
-            best = step;
-        }
-    }
-    const float scale = base * (static_cast<float>(best) / static_cast<float>(kSteps));
-    return scale < kLeastScale ? kLeastScale : scale;
-}
-
-inline std::int64_t encode(const float* w, std::size_t size, float scale, float low, float high, std::int8_t* codes) {
-    std::int32_t saturated = 0;
-    for (std::size_t i = 0; i < size; ++i) {
-        const float rounded = half_even(w[i] / scale);
-        saturated += (rounded < low ? 1 : 0) + (rounded > high ? 1 : 0);
-        codes[i] = static_cast<std::int8_t>(static_cast<std::int32_t>(clamped(rounded, low, high)));
-    }
-    return saturated;
-}
-
-}  // namespace
 
 PORTING_DISPATCH
 Findings quantize_rows(const WeightRows& m, std::int8_t* codes, float* scales, float* scratch) {
@@ -100,25 +12,15 @@ Findings quantize_rows(const WeightRows& m, std::int8_t* codes, float* scales, f
     for (std::size_t row = 0; row < m.rows; ++row) {
         const float* w = m.values + static_cast<std::ptrdiff_t>(row) * m.pitch;
         for (std::size_t begin = 0; begin < m.columns; begin += m.group, codes += m.group, ++scales) {
-            const std::uint32_t greatest = greatest_magnitude(w + begin, m.group);
-            if (greatest >= 0x7f800000u) {
-                found.not_finite += 1;
+            float scale = scale_of(greatest_magnitude(w + begin, m.group), high, &found);
+            if (scale != scale) {
                 std::memset(codes, 0, m.group);
-                const std::uint32_t nan = 0x7fc00000u;
-                std::memcpy(scales, &nan, sizeof nan);
-                continue;
+            } else {
+                if (scratch != nullptr && scale > kLeastScale) {
+                    scale = searched(w + begin, m.group, scale, low, high, scratch);
+                }
+                found.saturated += encode(w + begin, m.group, scale, low, high, codes);
             }
-            float scale;
-            std::memcpy(&scale, &greatest, sizeof scale);
-            scale /= high;
-            const bool least = scale < kLeastScale;
-            found.zero += greatest == 0;
-            found.tiny += least && greatest != 0;
-            if (least) scale = kLeastScale;
-            if (scratch != nullptr && scale > kLeastScale) {
-                scale = searched(w + begin, m.group, scale, low, high, scratch);
-            }
-            found.saturated += encode(w + begin, m.group, scale, low, high, codes);
             *scales = scale;
         }
     }

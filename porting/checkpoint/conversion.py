@@ -119,7 +119,7 @@ def convert(
 def dry_run(
     conversion: Conversion, *, threads: int, memory: int = MEMORY, progress: Progress | None = None
 ) -> dict[str, Any]:
-    """Read, quantize and digest everything, and write nothing: ``files`` as conversion.json would have them."""
+    """Read and quantize everything, and write nothing: ``files`` as conversion.json has them, without digests."""
     layouts = conversion.layouts()
     files: dict[str, Any] = {}
 

@@ -68,8 +68,10 @@ class Record:
 
 
 def file_facts(written: Written) -> dict[str, Any]:
-    """size, digest, and what was found on the way; tensors are named only where something was."""
-    facts: dict[str, Any] = {"size": written.shard.size, "digest": written.digest}
+    """size, digest of what is a file, and what was found on the way; tensors are named only where something was."""
+    facts: dict[str, Any] = {"size": written.shard.size}
+    if written.digest:
+        facts["digest"] = written.digest
     if written.findings:
         facts["findings"] = {
             name: {key: count for key, count in dataclasses.asdict(found).items() if count}

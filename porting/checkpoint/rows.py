@@ -13,6 +13,8 @@ from porting.checkpoint.codecs import BlockSpec, Spec, code_dtype, encode, packe
 from porting.checkpoint.layout import Part
 from porting.checkpoint.made import Made
 from porting.checkpoint.source import Source, SourceTensor
+from porting.quantization.scale_bias import scale_bias
+from porting.quantization.weight_spec import WeightSpec
 from porting.weights.safetensors_file import DTYPES
 from porting.weights.scales import ScaleFinding, judge
 from porting_kernels.fp8 import decode_scales
@@ -138,6 +140,11 @@ class _Work:
             return
         if not self.specs and not self.floats:
             return
+        if not self.floats and self.stored is None and len(self.specs) == 1:
+            ((spec, slices),) = self.specs.items()
+            if isinstance(spec, WeightSpec):
+                self._quantize(spec, slices)
+                return
         together = max(1, SCRATCH // self.columns // step) * step
         scratch = torch.empty(min(together, self.rows), self.columns)
         for begin in range(0, self.rows, together):
@@ -151,6 +158,16 @@ class _Work:
                 out[begin:end].copy_(values)
             for spec, slices in self.specs.items():
                 self._encode(values, spec, slices, begin, end)
+
+    def _quantize(self, spec: WeightSpec, slices: int) -> None:
+        """What most of a checkpoint takes: one kind of integer codes and nothing else."""
+        codes = self.codes[spec]
+        scale, self.findings[spec] = self.source.stored(self.tensor).quantize_into(
+            range(self.first, self.first + self.rows), codes, bits=spec.bits, group=spec.group, search=spec.search
+        )
+        self.scales[spec] = [scale]
+        if slices:
+            self.biases[spec] = [scale_bias(codes, scale, slices)]
 
     def _read(self, begin: int, end: int, out: torch.Tensor) -> None:
         rows = range(self.first + begin, self.first + end)

@@ -29,21 +29,47 @@ class Sink(Protocol):
         """Take bytes; no byte twice."""
 
     def finish(self) -> str:
-        """The file is complete: make it last. Returns its digest."""
+        """The file is complete: make it last. Returns its digest, nothing where there is no file."""
 
     def abandon(self) -> None:
         """Leave nothing behind."""
 
 
 class NullSink:
-    """Takes the digest that the file would have, and writes nothing."""
+    """Lets all bytes go."""
 
-    def __init__(self) -> None:
+    def put(self, offset: int, data: memoryview) -> None:
+        """Nothing to do."""
+
+    def finish(self) -> str:
+        """There is no file."""
+        return ""
+
+    def abandon(self) -> None:
+        """Nothing to do."""
+
+
+class ShardFile:
+    """``path``, under another name until ``finish``: one that does not end in .safetensors, which loaders look for.
+
+    Bytes go past the page cache where the file system lets them: copying them there costs more than the disk does, and
+    takes the room of the source. flusher: a thread that writes beside the digest. Raises OSError as the disk does.
+    """
+
+    def __init__(self, path: Path, flusher: ThreadPoolExecutor) -> None:
         self._digest = hashlib.sha256()
         self._end = 0
         self._waiting: dict[int, memoryview] = {}
         self._held = 0
         self._scattered = False
+        self._path = path
+        self._partial = path.with_name(path.name + PARTIAL)
+        self._flusher = flusher
+        self._flush: Future[None] | None = None
+        self._file = DirectFile(self._partial)
+        self._buffer, self._other = mmap.mmap(-1, _BUFFER), mmap.mmap(-1, _BUFFER)
+        self._filled = 0
+        self._begin = 0
 
     def put(self, offset: int, data: memoryview) -> None:
         """Take bytes, at once or when their turn has come."""
@@ -71,35 +97,6 @@ class NullSink:
             for begin, waiting in self._waiting.items():
                 self._write(begin, waiting)
             self._waiting.clear()
-
-    def _write(self, offset: int, data: memoryview) -> None:
-        """Nowhere."""
-
-    def finish(self) -> str:
-        """The digest; of a file whose types had to be sorted there is none without the file."""
-        return "not taken" if self._scattered else f"sha256:{self._digest.hexdigest()}"
-
-    def abandon(self) -> None:
-        """Nothing to do."""
-
-
-class ShardFile(NullSink):
-    """``path``, under another name until ``finish``: one that does not end in .safetensors, which loaders look for.
-
-    Bytes go past the page cache where the file system lets them: copying them there costs more than the disk does, and
-    takes the room of the source. flusher: a thread that writes beside the digest. Raises OSError as the disk does.
-    """
-
-    def __init__(self, path: Path, flusher: ThreadPoolExecutor) -> None:
-        super().__init__()
-        self._path = path
-        self._partial = path.with_name(path.name + PARTIAL)
-        self._flusher = flusher
-        self._flush: Future[None] | None = None
-        self._file = DirectFile(self._partial)
-        self._buffer, self._other = mmap.mmap(-1, _BUFFER), mmap.mmap(-1, _BUFFER)
-        self._filled = 0
-        self._begin = 0
 
     def _write(self, offset: int, data: memoryview) -> None:
         if self._scattered:

@@ -11,12 +11,25 @@ from porting.weights.reader import PAGE, Reader
 from porting.weights.safetensors_file import Entry
 from porting.weights.scales import read_scales
 from porting_kernels import native
+from porting_kernels.weight_quantization import Findings, Search
 
 CHUNK = 2 << 20
 """Stored bytes that are read and converted at a time."""
 
 WORK = 32
 """Bytes in use, at most, for each stored byte of a chunk: a code; seven float32 for its value, scale and product."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True, eq=False)
+class _Box:
+    """Rows ``begin`` to before ``end`` of those that are asked for. corner: the first code, from where scales begin."""
+
+    begin: int
+    end: int
+    stored: torch.Tensor
+    scales: torch.Tensor | None = None
+    block: tuple[int, int] = (1, 1)
+    corner: tuple[int, int] = (0, 0)
 
 
 @dataclasses.dataclass(frozen=True, slots=True, eq=False)
@@ -44,17 +57,55 @@ class Stored:
         at a time, at least one row's. Quantized values are multiplied by their scale in float32. Stored float64 becomes
         a 16-bit type by way of float32, as torch does it: two roundings.
         """
-        if self.scale is not None:
-            for begin, end in self._matrices(rows):
-                self._dequantize(rows[begin:end], columns, out[begin:end], chunk)
-        elif self._is_verbatim(rows, columns, out):
+        if self.scale is None and self._is_verbatim(rows, columns, out):
             self.store.read_into(self.entry, rows[0] * self.entry.columns * out.element_size(), out)
-        else:
-            for begin, end in self._chunks(rows, columns, chunk):
-                out[begin:end].copy_(self.store.read_box(self.entry, rows[begin:end], columns))
+            return
+        for box in self._boxes(rows, columns, chunk):
+            part = out[box.begin : box.end]
+            if box.scales is None:
+                part.copy_(box.stored)
+                continue
+            first_row, first_column = box.corner
+            nan = native.dequantize_blocks(
+                box.stored, box.scales, part, block=box.block, first_row=first_row, first_column=first_column
+            )
+            self.store.count_nan(self.entry, nan)
 
-    def _dequantize(self, rows: range, columns: range, out: torch.Tensor, chunk: int) -> None:
-        """The same for rows of one matrix."""
+    def quantize_into(
+        self, rows: range, codes: torch.Tensor, *, bits: int, group: int | None, search: Search
+    ) -> tuple[torch.Tensor, Findings]:
+        """codes[:] = integer codes of whole rows. Returns their scales, float32 [len(rows), groups], and what was met.
+
+        codes: int8 [len(rows), columns], contiguous. What ``native.quantize_rows`` makes of the float32 numbers of
+        ``read_into``; those of float8 never come to memory.
+        """
+        scales, findings = [], Findings()
+        for box in self._boxes(rows, range(self.entry.columns), CHUNK):
+            part = codes[box.begin : box.end]
+            if box.scales is None:
+                w = box.stored.to(torch.float32)
+                _, scale, found = native.quantize_rows(w, bits=bits, group=group, search=search, codes=part)
+            else:
+                _, scale, found, nan = native.requantize_blocks(
+                    box.stored, box.scales, bits=bits, group=group, search=search, block=box.block,
+                    first_row=box.corner[0], codes=part,
+                )  # fmt: skip
+                self.store.count_nan(self.entry, nan)
+            scales.append(scale)
+            findings += found
+        return torch.cat(scales), findings
+
+    def _boxes(self, rows: range, columns: range, chunk: int) -> Iterator[_Box]:
+        """What is stored, in its order, some rows at a time."""
+        if self.scale is None:
+            for begin, end in self._chunks(rows, columns, chunk):
+                yield _Box(begin, end, self.store.read_box(self.entry, rows[begin:end], columns))
+            return
+        for begin, end in self._matrices(rows):
+            yield from self._scaled_boxes(rows[begin:end], begin, columns, chunk)
+
+    def _scaled_boxes(self, rows: range, at: int, columns: range, chunk: int) -> Iterator[_Box]:
+        """The same of rows of one matrix that has scales. at: where the first of them is among all."""
         assert self.scale is not None
         height, width = self.block
         matrix = rows[0] // self._height
@@ -70,15 +121,11 @@ class Stored:
             codes = self.store.read_box(self.entry, part, columns)
             first = part[0] - top - block_rows[0] * height
             if rows.step == columns.step == 1:
-                grid, block, corner = scales, self.block, (first, left)
+                yield _Box(at + begin, at + end, codes, scales, self.block, (first, left))
             else:
                 down = (first + torch.arange(len(part)) * rows.step) // height
                 across = (left + torch.arange(len(columns)) * columns.step) // width
-                grid, block, corner = scales[down][:, across], (1, 1), (0, 0)
-            nan = native.dequantize_blocks(
-                codes, grid, out[begin:end], block=block, first_row=corner[0], first_column=corner[1]
-            )
-            self.store.count_nan(self.entry, nan)
+                yield _Box(at + begin, at + end, codes, scales[down][:, across])
 
     @property
     def _height(self) -> int:

@@ -195,3 +195,55 @@ def test_quantize_rows_between_strided_matrices():
     assert found.data_ptr() == codes[10:40].data_ptr()
     assert torch.equal(codes[10:40], weight_quantization.quantize_rows(whole, bits=8)[0])
     assert codes[:10].count_nonzero() == codes[40:].count_nonzero() == 0
+
+
+@given(
+    rows=st.integers(0, 5),
+    groups=st.integers(1, 4),
+    size=st.integers(0, 150),
+    bits=st.sampled_from([8, 4]),
+    search=st.sampled_from(["absmax", "mse"]),
+    block=st.tuples(st.integers(1, 4), st.integers(1, 130)),
+    first_row=st.integers(0, 9),
+    exponent=st.integers(-140, 125),
+    nan=st.booleans(),
+    seed=st.integers(0, 2**31),
+)
+def test_requantize_rows_of_any_kind(rows, groups, size, bits, search, block, first_row, exponent, nan, seed):
+    """Against the two torch forms one after the other, where blocks begin and end anywhere in groups."""
+    g = torch.Generator().manual_seed(seed)
+    stored = torch.randint(0, 256, (rows, groups * size), generator=g, dtype=torch.uint8)
+    if not nan:
+        stored[(stored & 0x7F) == 0x7F] = 0x25
+    stored = stored.view(torch.float8_e4m3fn)
+    scales = torch.randn(fp8.scale_shape(first_row + rows, groups * size, block), generator=g).double()
+    scales = scales.mul(2.0**exponent).float()
+    options = {"bits": bits, "group": size if groups > 1 and size else None, "search": search}
+    codes, found, findings, count = native.requantize_blocks(
+        stored, scales, block=block, first_row=first_row, **options
+    )
+    w = fp8.dequantize_blocks(stored, scales, block=block, first_row=first_row)
+    expected = weight_quantization.quantize_rows(w, **options)
+    assert torch.equal(codes, expected[0])
+    assert torch.equal(found.view(torch.int32), expected[1].view(torch.int32))
+    assert findings == expected[2]
+    assert count == int(fp8.is_nan(stored).sum())
+
+
+def test_requantize_rows_between_strided_matrices():
+    g = torch.Generator().manual_seed(0)
+    stored = torch.randn(30, 64, generator=g).to(torch.float8_e4m3fn)
+    scales = torch.rand(8, 4, generator=g)
+    codes = torch.zeros(60, 64, dtype=torch.int8)
+    found, _, _, _ = native.requantize_blocks(stored, scales, bits=8, block=(4, 16), codes=codes[10:40])
+    assert found.data_ptr() == codes[10:40].data_ptr()
+    for part in (stored[::2], stored[:, 8:40], stored[:, ::2], stored.T[:30]):
+        whole = native.requantize_blocks(part, scales, bits=8, block=(4, 16))
+        w = fp8.dequantize_blocks(part, scales, block=(4, 16))
+        assert torch.equal(whole[0], weight_quantization.quantize_rows(w, bits=8)[0])
+    assert codes[:10].count_nonzero() == codes[40:].count_nonzero() == 0
+
+
+def test_requantize_codes_without_a_scale_is_refused():
+    with pytest.raises(ShapeError, match="without a scale"):
+        native.requantize_blocks(torch.zeros(3, 4).to(torch.float8_e4m3fn), torch.ones(1, 1), bits=8, block=(2, 4))

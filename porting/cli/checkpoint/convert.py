@@ -29,7 +29,7 @@ _SHOWN = 5
     type=click.Choice(["files", "null"]),
     default="files",
     show_default=True,
-    help="null: read, quantize and digest, and write nothing.",
+    help="null: read and quantize, and write nothing.",
 )
 @click.option("-o", "out", type=PATH, metavar="OUT", help="The folder to write; OUT/FORMAT for several formats.")
 def command(

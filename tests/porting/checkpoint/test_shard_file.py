@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from porting.checkpoint import shard_file
-from porting.checkpoint.shard_file import DirectFile, NullSink, ShardFile
+from porting.checkpoint.shard_file import DirectFile, ShardFile
 
 
 @pytest.fixture
@@ -53,13 +53,6 @@ def test_an_abandoned_file_is_gone(flusher: ThreadPoolExecutor, tmp_path: Path) 
     file.put(0, memoryview(DATA))
     file.abandon()
     assert os.listdir(tmp_path) == []
-
-
-def test_the_null_sink_takes_the_digest_of_the_file() -> None:
-    sink = NullSink()
-    for offset, part in pieces(DATA, 1):
-        sink.put(offset, part)
-    assert sink.finish() == "sha256:" + hashlib.sha256(DATA).hexdigest()
 
 
 @pytest.mark.parametrize("refuses", [True, False])
