@@ -5,8 +5,9 @@ python benchmarks/checkpoint_convert.py [--folder DIR] [--gib 2] [--shard 1] [--
 Makes a source of --gib GiB in shards of --shard GiB (layers of 256 experts, o_proj [7168, 16384], kv_a_proj of 576
 rows; random codes), then times, each in a process of its own, in alternating order, with the source dropped from the
 page cache before each run and everything brought to the disk at the end: `cp`; `porting checkpoint convert` to w8a8 for
-one format, for three, and with `--sink null`; a plain torch loop. --peer: a Python with llm-compressor 0.14, whose
-`model_free_ptq` with its dequantizer of float8 blocks then converts a part of --part GiB in shards as large.
+one format, for three, and with `--sink null`; `dd` that only reads; a plain torch loop. --peer: a Python with
+llm-compressor 0.14, whose `model_free_ptq` with its dequantizer of float8 blocks then converts a part of --part GiB in
+shards as large.
 Takes up to four times --gib on the disk beside the source. Results of a run are removed before the next one. What has
 used 120 seconds is not run again.
 """
@@ -151,11 +152,13 @@ def contenders(source: Path, size: int, out: Path, options: Any) -> list[Run]:
     convert += ["--threads", str(options.threads)]
     three = [argument for form in FORMATS for argument in ("--format", form)]
     copy = f"mkdir {out} && cp {source}/* {out}/ && sync {out}/*"
+    read = f"for f in {source}/*.safetensors; do dd if=$f of=/dev/null bs=16M iflag=direct; done"
     runs = [
         Run("cp, fsync", ["sh", "-c", copy], source, size),
         Run("porting, one format", [*convert, "--format", "ascend", "-o", str(out)], source, size),
         Run("porting, three formats", [*convert, *three, "-o", str(out)], source, size, 3),
         Run("porting, --sink null", [*convert, "--format", "ascend", "--sink", "null"], source, size),
+        Run("dd, reading alone", ["sh", "-c", read], source, size),
         Run("torch loop", [sys.executable, __file__, "--torch-loop", str(source), str(out)], source, size),
     ]
     if options.peer is not None:

@@ -29,6 +29,10 @@ class Written:
     scales: list[ScaleFinding] = dataclasses.field(default_factory=list)
 
 
+_WAITING = 2
+"""Threads more than are asked for: some always wait for the disk, which answers several of them as fast as one."""
+
+
 class Memory:
     """Bytes in use by blocks that are not written yet. Waits where there is no room, but lets one block pass alone."""
 
@@ -150,10 +154,10 @@ class Pipeline:
         self.source = source
         self.memory = Memory(memory)
         self.stopped = False
-        self._block_limit = memory // (threads + 2)
+        self._block_limit = memory // (threads + _WAITING + 2)
         self._done, self._progress = done, progress
         self._lock = threading.Lock()
-        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="rows")
+        self._pool = ThreadPoolExecutor(threads + _WAITING, thread_name_prefix="rows")
         self._writers = [_Writer(number, self) for number in range(formats)]
         for writer in self._writers:
             writer.start()

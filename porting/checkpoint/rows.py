@@ -122,7 +122,7 @@ class _Work:
         self.scales: dict[Spec, list[torch.Tensor]] = {spec: [] for spec in specs}
         self.biases: dict[Spec, list[torch.Tensor]] = {spec: [] for spec in specs}
         self.floats = {dtype: torch.empty(rows, columns, dtype=DTYPES[dtype]) for dtype in floats}
-        self.stored = torch.empty(rows, columns, dtype=tensor.entry.torch_dtype) if stored else None
+        self.stored = source.store.read_box(tensor.entry, range(first, last), range(columns)) if stored else None
 
     def run(self, step: int) -> None:
         """Fill all of them, some rows at a time."""
@@ -130,10 +130,6 @@ class _Work:
             for spec, slices in self.specs.items():
                 self._encode(torch.empty(self.rows, self.columns), spec, slices, 0, self.rows)
             return
-        if self.stored is not None:
-            entry = self.tensor.entry
-            start = self.first * entry.columns * entry.torch_dtype.itemsize
-            self.source.store.read_into(entry, start, self.stored)
         if not self.specs and len(self.floats) == 1 and self.stored is None:
             ((_, out),) = self.floats.items()
             self._read(0, self.rows, out)

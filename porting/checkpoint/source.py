@@ -50,7 +50,7 @@ class Source:
     """
 
     def __init__(self, folder: Path) -> None:
-        self.store = WeightStore(folder)
+        self.store = WeightStore(folder, past_cache=True)
         self.folder = self.store.folder
         self.config = _config(self.folder)
         self.family = str(self.config.get("model_type", ""))

@@ -14,11 +14,12 @@ class DescriptorPool:
     """Descriptors by path, at most ``limit`` at a time; the one that was idle longest is closed for a new one.
 
     A thread that finds all of them in use waits. Closing the pool closes the idle ones at once and the others when
-    they come back.
+    they come back. flags: for ``os.open``, beyond reading.
     """
 
-    def __init__(self, limit: int = 64) -> None:
+    def __init__(self, limit: int = 64, *, flags: int = 0) -> None:
         self._limit = limit
+        self._flags = os.O_RDONLY | os.O_CLOEXEC | flags
         self._idle: OrderedDict[Path, int] = OrderedDict()
         self._used: dict[Path, tuple[int, int]] = {}
         self._change = threading.Condition()
@@ -44,7 +45,7 @@ class DescriptorPool:
                 if descriptor < 0:
                     while len(self._used) + len(self._idle) >= self._limit:
                         os.close(self._idle.popitem(last=False)[1])
-                    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+                    descriptor = os.open(path, self._flags)
             self._used[path] = (descriptor, users + 1)
             return descriptor
 

@@ -23,14 +23,16 @@ from porting_kernels.fp8 import BLOCK
 class WeightStore(Reader):
     """A checkpoint folder: ``model.safetensors``, or ``model.safetensors.index.json`` with its shards.
 
-    stem: in the place of ``model``, as some formats have it. entries: by tensor name; what the shards hold beyond the
-    index is left out and counted in ``unlisted``.
+    stem: in the place of ``model``, as some formats have it. past_cache: as of a ``Reader``. entries: by tensor name;
+    what the shards hold beyond the index is left out and counted in ``unlisted``.
     header_bytes_read: so far.
     Raises InvalidModelError for an index that does not tell the truth, a malformed or truncated shard, and pickles.
     """
 
-    def __init__(self, folder: Path | str, *, stem: str = STEM, descriptors: int = 64) -> None:
-        super().__init__(descriptors=descriptors)
+    def __init__(
+        self, folder: Path | str, *, stem: str = STEM, descriptors: int = 64, past_cache: bool = False
+    ) -> None:
+        super().__init__(descriptors=descriptors, past_cache=past_cache)
         self.folder = Path(folder)
         self._stem = stem
         self.header_bytes_read = 0
