@@ -10,6 +10,7 @@ from typing import Any
 import onnx_ir as ir
 
 from porting import frontends, manifest, synthetic
+from porting.checkpoint.served import Served
 from porting.data import Data, open_data
 from porting.emit import WeightFile, WeightPlace, write_model
 from porting.errors import UsageError
@@ -58,6 +59,7 @@ class Request:
     memory: int | None = None
     scheme_map: Path | None = None
     smooth: float | None = None
+    served: Served | None = None
     threads: int = 1
     force: bool = False
 
@@ -80,12 +82,18 @@ def port(request: Request, say: Say = lambda line: None) -> Parity | None:
         pipeline = Pipeline(source.model.clone(), target, language_model=source.is_language_model)
         pipeline.bind(source.dims)
         unrewritten = pipeline.model.clone()
+        if request.served is not None:
+            request.served.put_into(pipeline.model)
         calibration, samples, inputs = _data(request, source, unrewritten, pipeline.dims)
 
         say(f"rewrite   for {target.specification}, surface {target.surface.name}")
         meant = pipeline.to_surface(
             calibrate=lambda names: _calibrated(request, pipeline, names, calibration, say),
-            decide=lambda: decider(source, target, scheme_map, _smoothed(request, pipeline, calibration, say)),
+            decide=lambda: (
+                request.served.decide
+                if request.served is not None
+                else decider(source, target, scheme_map, _smoothed(request, pipeline, calibration, say))
+            ),
         )
         pipeline.require_legal()
         for operator in pipeline.unused_permissions:

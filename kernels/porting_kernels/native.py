@@ -142,6 +142,7 @@ def quantize_rows(
     bits: int,
     group: int | None = None,
     search: Search = "absmax",
+    divisor: float | None = None,
     codes: torch.Tensor | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor, Findings]:
     """Codes int8 (R, K), scales float32 (R, G) and findings of a float32 weight (R, K), in one pass over memory.
@@ -149,14 +150,18 @@ def quantize_rows(
     codes: where to put them, contiguous; fresh memory otherwise. See ``weight_quantization.quantize_rows``.
     """
     if _module is None or not w.numel():
-        found, scales, findings = weight_quantization.quantize_rows(w, bits=bits, group=group, search=search)
+        found, scales, findings = weight_quantization.quantize_rows(
+            w, bits=bits, group=group, search=search, divisor=divisor
+        )
         return (found if codes is None else codes.copy_(found)), scales, findings
-    weight_quantization.check(w, bits, group, search)
+    weight_quantization.check(w, bits, group, search, divisor)
     w = w if w.stride(1) == 1 else w.contiguous()
     codes = torch.empty(w.shape, dtype=torch.int8) if codes is None else codes
     scales = torch.empty(w.shape[0], 1 if group is None else w.shape[1] // group)
     limit = weight_quantization.LIMITS[bits]
-    counts = _module.quantize_rows(w.numpy(), codes.numpy(), scales.numpy(), limit, search == "mse")
+    counts = _module.quantize_rows(
+        w.numpy(), codes.numpy(), scales.numpy(), limit, divisor or float(limit), search == "mse"
+    )
     return codes, scales, Findings(*counts)
 
 
@@ -167,6 +172,7 @@ def requantize_blocks(
     bits: int,
     group: int | None = None,
     search: Search = "absmax",
+    divisor: float | None = None,
     block: tuple[int, int] = fp8.BLOCK,
     first_row: int = 0,
     codes: torch.Tensor | None = None,
@@ -179,9 +185,10 @@ def requantize_blocks(
     fp8.check_blocks(stored, block_scales, block, first_row, 0)
     if _module is None or stored.dtype != torch.float8_e4m3fn or not stored.numel():
         w = fp8.dequantize_blocks(stored, block_scales, block=block, first_row=first_row)
-        found, scales, findings = quantize_rows(w, bits=bits, group=group, search=search, codes=codes)
+        found, scales, findings = quantize_rows(w, bits=bits, group=group, search=search, divisor=divisor, codes=codes)
         return found, scales, findings, int(fp8.is_nan(stored).sum())
-    weight_quantization.check(stored, bits, group, search, torch.float8_e4m3fn)
+    weight_quantization.check(stored, bits, group, search, divisor, torch.float8_e4m3fn)
+    limit = weight_quantization.LIMITS[bits]
     stored = stored if stored.stride(1) == 1 else stored.contiguous()
     codes = torch.empty(stored.shape, dtype=torch.int8) if codes is None else codes
     scales = torch.empty(len(stored), 1 if group is None else stored.shape[1] // group)
@@ -190,7 +197,8 @@ def requantize_blocks(
         fp8.decode_scales(block_scales).contiguous().numpy(),
         codes.numpy(),
         scales.numpy(),
-        weight_quantization.LIMITS[bits],
+        limit,
+        divisor or float(limit),
         search == "mse",
         block_rows=block[0],
         block_columns=block[1],

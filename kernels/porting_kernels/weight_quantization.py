@@ -49,7 +49,14 @@ class Findings:
         )
 
 
-def check(w: torch.Tensor, bits: int, group: int | None, search: str, dtype: torch.dtype = torch.float32) -> None:
+def check(
+    w: torch.Tensor,
+    bits: int,
+    group: int | None,
+    search: str,
+    divisor: float | None = None,
+    dtype: torch.dtype = torch.float32,
+) -> None:
     """Raise DtypeError, ShapeError or PortingError unless ``quantize_rows`` takes these."""
     if w.dtype != dtype:
         raise DtypeError(f"weights are quantized from {dtype}", required=dtype, met=w.dtype)
@@ -65,17 +72,27 @@ def check(w: torch.Tensor, bits: int, group: int | None, search: str, dtype: tor
             required=f"{' or '.join(map(str, LIMITS))} bits, search {' or '.join(get_args(Search))}",
             met=f"{bits} bits, search {search}",
         )
+    if divisor is not None and not LIMITS[bits] <= divisor <= LIMITS[bits] + 0.5:
+        raise PortingError(
+            "no such divisor of weights", required=f"{LIMITS[bits]} to {LIMITS[bits] + 0.5}", met=divisor
+        )
 
 
 def quantize_rows(
-    w: torch.Tensor, *, bits: int, group: int | None = None, search: Search = "absmax"
+    w: torch.Tensor,
+    *,
+    bits: int,
+    group: int | None = None,
+    search: Search = "absmax",
+    divisor: float | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor, Findings]:
     """Codes int8 (R, K), scales float32 (R, G), and what was met; w: float32 (R, K).
 
     group: columns under one scale, a divisor of K; None for the whole row (G = 1). bits: 8 or 4, the limit L being 127
-    or 7. All arithmetic is float32, each operation rounded once:
+    or 7. divisor: D, the limit without one; L + 0.5 makes a scale of the whole range of codes.
+    All arithmetic is float32, each operation rounded once:
 
-    - base = max(max|w| / L, LEAST_SCALE) over the group. A group of zeros thus has the least scale and codes of zero.
+    - base = max(max|w| / D, LEAST_SCALE) over the group. A group of zeros thus has the least scale and codes of zero.
     - ``absmax``: scale = base. ``mse``: scale = max(base * f, LEAST_SCALE) for the factor f = j / 64 with the least
       square error, equal ones going to the larger factor; j is searched among 64, 60, ... 4, then within 3 of the best.
       The error is f**2 * sum((t - q)**2) with t = (w / base) * (64 / j), q the code of t; column k adds to partial sum
@@ -86,7 +103,7 @@ def quantize_rows(
     Raises DtypeError unless w is float32, ShapeError when groups do not divide the columns.
     Source: absmax and the clamp as msModelSlim (msmodelslim/ir/api/impl/int_quantization.py), whose eps is larger.
     """
-    check(w, bits, group, search)
+    check(w, bits, group, search, divisor)
     limit = LIMITS[bits]
     rows, columns = w.shape
     groups = 1 if group is None else columns // group
@@ -97,7 +114,7 @@ def quantize_rows(
     grouped = w.reshape(rows * groups, -1)
     absmax = grouped.abs().amax(1)
     finite = torch.isfinite(absmax)
-    exact = torch.where(finite, absmax, 0.0) / limit
+    exact = torch.where(finite, absmax, 0.0) / (divisor or limit)
     base = exact.clamp_min(LEAST_SCALE)
     values = torch.where(finite[:, None], grouped, 0.0)
     scale = base if search == "absmax" else _searched(values, base, limit)

@@ -50,14 +50,19 @@ struct BlockScaled {
 std::int64_t dequantize_e4m3(const BlockScaled& m, float* out, std::ptrdiff_t pitch);
 std::int64_t dequantize_e4m3_bfloat16(const BlockScaled& m, std::uint16_t* out, std::ptrdiff_t pitch);
 
-// Rows of a weight, each cut into groups of columns; group divides columns. limit: 127 or 7.
+// Rows of a weight, each cut into groups of columns; group divides columns.
 struct WeightRows {
     const float* values;
     std::size_t rows;
     std::size_t columns;
     std::ptrdiff_t pitch;  // elements from a row to the next
     std::size_t group;
+};
+
+// Codes go from -limit - 1 to limit; divisor, from limit on, is what the greatest magnitude is divided by.
+struct CodeRange {
     int limit;
+    float divisor;
 };
 
 struct Findings {
@@ -69,11 +74,11 @@ struct Findings {
 
 // codes: rows * columns; scales: rows * columns / group. scratch: group floats to search the scale of least square
 // error with, null for the greatest magnitude's.
-Findings quantize_rows(const WeightRows& m, std::int8_t* codes, float* scales, float* scratch);
+Findings quantize_rows(const WeightRows& m, CodeRange range, std::int8_t* codes, float* scales, float* scratch);
 
 // The same of rows that are stored in e4m3, bit for bit what quantize_rows makes of dequantize_e4m3. scratch: 2 * group
 // floats, or null. Adds to nan how many codes are NaN.
-Findings requantize_e4m3(const BlockScaled& m, std::size_t group, int limit, std::int8_t* codes, float* scales,
+Findings requantize_e4m3(const BlockScaled& m, std::size_t group, CodeRange range, std::int8_t* codes, float* scales,
                          float* scratch, std::int64_t* nan);
 
 }  // namespace porting

@@ -69,25 +69,27 @@ using Values = nb::ndarray<const float, nb::ndim<2>, nb::device::cpu>;
 template <typename T>
 using Filled = nb::ndarray<T, nb::ndim<2>, nb::c_contig, nb::device::cpu>;
 
-static nb::tuple quantize_rows(Values w, Filled<std::int8_t> codes, Filled<float> scales, int limit, bool search) {
+static nb::tuple quantize_rows(Values w, Filled<std::int8_t> codes, Filled<float> scales, int limit, float divisor,
+                               bool search) {
     const std::size_t rows = w.shape(0), columns = w.shape(1), groups = scales.shape(1);
     if (codes.shape(0) != rows || codes.shape(1) != columns) throw nb::value_error("codes and w differ in shape");
     if (scales.shape(0) != rows || groups == 0 || columns == 0 || columns % groups != 0)
         throw nb::value_error("scales do not divide the rows");
     if (columns > 1 && w.stride(1) != 1) throw nb::value_error("rows are not contiguous");
-    const porting::WeightRows m{w.data(), rows, columns, w.stride(0), columns / groups, limit};
+    const porting::WeightRows m{w.data(), rows, columns, w.stride(0), columns / groups};
     const auto scratch = std::make_unique<float[]>(search ? m.group : 0);
     porting::Findings found;
     {
         nb::gil_scoped_release release;
-        found = porting::quantize_rows(m, codes.data(), scales.data(), search ? scratch.get() : nullptr);
+        found = porting::quantize_rows(m, {limit, divisor}, codes.data(), scales.data(),
+                                       search ? scratch.get() : nullptr);
     }
     return nb::make_tuple(found.zero, found.not_finite, found.tiny, found.saturated);
 }
 
 static nb::tuple requantize_e4m3(Matrix stored, Scales block_scales, Filled<std::int8_t> codes, Filled<float> scales,
-                                 int limit, bool search, std::size_t block_rows, std::size_t block_columns,
-                                 std::size_t first_row, std::size_t first_column) {
+                                 int limit, float divisor, bool search, std::size_t block_rows,
+                                 std::size_t block_columns, std::size_t first_row, std::size_t first_column) {
     const std::size_t rows = stored.shape(0), columns = stored.shape(1), groups = scales.shape(1);
     if (codes.shape(0) != rows || codes.shape(1) != columns) throw nb::value_error("codes and w differ in shape");
     if (scales.shape(0) != rows || groups == 0 || rows == 0 || columns == 0 || columns % groups != 0)
@@ -99,8 +101,8 @@ static nb::tuple requantize_e4m3(Matrix stored, Scales block_scales, Filled<std:
     std::int64_t nan = 0;
     {
         nb::gil_scoped_release release;
-        found = porting::requantize_e4m3(m, group, limit, codes.data(), scales.data(), search ? scratch.get() : nullptr,
-                                         &nan);
+        found = porting::requantize_e4m3(m, group, {limit, divisor}, codes.data(), scales.data(),
+                                         search ? scratch.get() : nullptr, &nan);
     }
     return nb::make_tuple(found.zero, found.not_finite, found.tiny, found.saturated, nan);
 }
@@ -125,8 +127,9 @@ NB_MODULE(_native, m) {
           "block_rows"_a, "block_columns"_a, "first_row"_a, "first_column"_a);
     m.def("dequantize_e4m3_bfloat16", &dequantize_e4m3<std::uint16_t, &porting::dequantize_e4m3_bfloat16>, "codes"_a,
           "scales"_a, "out"_a, "block_rows"_a, "block_columns"_a, "first_row"_a, "first_column"_a);
-    m.def("quantize_rows", &quantize_rows, "w"_a, "codes"_a, "scales"_a, "limit"_a, "search"_a);
+    m.def("quantize_rows", &quantize_rows, "w"_a, "codes"_a, "scales"_a, "limit"_a, "divisor"_a,
+          "search"_a);
     m.def("requantize_e4m3", &requantize_e4m3, "stored"_a, "block_scales"_a, "codes"_a, "scales"_a, "limit"_a,
-          "search"_a, "block_rows"_a, "block_columns"_a, "first_row"_a, "first_column"_a);
+          "divisor"_a, "search"_a, "block_rows"_a, "block_columns"_a, "first_row"_a, "first_column"_a);
     m.def("instruction_set", &instruction_set);
 }

@@ -55,22 +55,26 @@ inline void dequantize(const Group& group, float* out) {
     });
 }
 
-// With the scale of the greatest magnitude nothing passes the limits.
-inline void encode(const Group& group, float scale, std::int8_t* out) {
+// Returns how many codes were brought back to the limits.
+inline std::int64_t encode(const Group& group, float scale, float low, float high, std::int8_t* out) {
+    std::int32_t saturated = 0;
     group.runs([&](std::size_t begin, std::size_t size, float block_scale) {
         const std::uint8_t* codes = group.codes + begin;
         for (std::size_t i = 0; i < size; ++i) {
-            out[begin + i] = code_of(rounded(decode(codes[i]) * block_scale, scale));
+            const float code = rounded(decode(codes[i]) * block_scale, scale);
+            saturated += (code < low ? 1 : 0) + (code > high ? 1 : 0);
+            out[begin + i] = code_of(clamped(code, low, high));
         }
     });
+    return saturated;
 }
 
 }  // namespace
 
 PORTING_DISPATCH
-Findings requantize_e4m3(const BlockScaled& m, std::size_t group_size, int limit, std::int8_t* codes, float* scales,
-                         float* scratch, std::int64_t* nan) {
-    const float high = static_cast<float>(limit), low = -high - 1.0f;
+Findings requantize_e4m3(const BlockScaled& m, std::size_t group_size, CodeRange range, std::int8_t* codes,
+                         float* scales, float* scratch, std::int64_t* nan) {
+    const float high = static_cast<float>(range.limit), low = -high - 1.0f;
     Findings found;
     for (std::size_t row = 0; row < m.rows; ++row) {
         const std::uint8_t* stored = m.codes + static_cast<std::ptrdiff_t>(row) * m.codes_pitch;
@@ -79,7 +83,7 @@ Findings requantize_e4m3(const BlockScaled& m, std::size_t group_size, int limit
             const std::size_t column = m.first_column + begin;
             const Group group{stored + begin, group_size, row_scales + column / m.block_columns,
                               m.block_columns - column % m.block_columns, m.block_columns};
-            float scale = scale_of(greatest_magnitude(group, nan), high, &found);
+            float scale = scale_of(greatest_magnitude(group, nan), range.divisor, &found);
             if (scale != scale) {
                 std::memset(codes, 0, group_size);
             } else if (scratch != nullptr && scale > kLeastScale) {
@@ -87,7 +91,7 @@ Findings requantize_e4m3(const BlockScaled& m, std::size_t group_size, int limit
                 scale = searched(scratch, group_size, scale, low, high, scratch + group_size);
                 found.saturated += encode(scratch, group_size, scale, low, high, codes);
             } else {
-                encode(group, scale, codes);
+                found.saturated += encode(group, scale, low, high, codes);
             }
             *scales = scale;
         }

@@ -100,8 +100,8 @@ inline std::int64_t encode(const float* w, std::size_t size, float scale, float 
     return saturated;
 }
 
-// The scale at which nothing is clipped, from the bits of the greatest magnitude; NaN where that is no number.
-inline float scale_of(std::uint32_t greatest, float high, Findings* found) {
+// The scale of the greatest magnitude, which comes as bits; NaN where that is no number.
+inline float scale_of(std::uint32_t greatest, float divisor, Findings* found) {
     float scale;
     std::memcpy(&scale, &greatest, sizeof scale);
     if (greatest >= 0x7f800000u) {
@@ -110,7 +110,7 @@ inline float scale_of(std::uint32_t greatest, float high, Findings* found) {
         std::memcpy(&scale, &greatest, sizeof scale);
         return scale;
     }
-    scale /= high;
+    scale /= divisor;
     if (scale >= kLeastScale) return scale;
     found->zero += greatest == 0;
     found->tiny += greatest != 0;

@@ -79,7 +79,7 @@ def encode(values: torch.Tensor, spec: Spec, bias_slices: int = 0, codes: torch.
         encoded = _encode_blocks(values, spec)
         return encoded if codes is None else dataclasses.replace(encoded, codes=codes.copy_(encoded.codes))
     codes, scale, findings = native.quantize_rows(
-        values, bits=spec.bits, group=spec.group, search=spec.search, codes=codes
+        values, bits=spec.bits, group=spec.group, search=spec.search, divisor=spec.divisor, codes=codes
     )
     bias = scale_bias(codes, scale, bias_slices) if bias_slices else None
     return Encoded(codes, scale, findings, bias)

@@ -24,7 +24,7 @@ from porting.checkpoint.record import NAME, Record, file_facts
 from porting.checkpoint.shard_file import PARTIAL, NullSink, ShardFile, Sink, sync_folder, write_file
 from porting.checkpoint.side_files import copy_side_files, side_files
 from porting.checkpoint.source import Source
-from porting.checkpoint.treatment import treatments
+from porting.checkpoint.treatment import treatments, with_whole_scales
 from porting.errors import ExistingOutputError, OutputError, UsageError
 from porting.output_folder import disk_errors, lock
 from porting.quantization.scheme_map import SchemeMap
@@ -37,12 +37,16 @@ MEMORY = 2 << 30
 
 @dataclasses.dataclass(frozen=True)
 class Conversion:
-    """What is asked for. Raises UsageError for formats that do not have the scheme, and as ``treatments`` does."""
+    """What is asked for. whole: of integer scales, as in ``WeightSpec``.
+
+    Raises UsageError for formats that do not have the scheme, for ``whole`` without such scales, and as ``treatments``.
+    """
 
     source: Source
     scheme: str
     formats: tuple[str, ...]
     scheme_map: SchemeMap | None = None
+    whole: bool = False
 
     def layouts(self) -> list[FormatLayout]:
         """The files of each format. From headers alone."""
@@ -53,6 +57,8 @@ class Conversion:
             form = formats.get(name, self.scheme)
             decided = treatments(self.source, self.scheme, form.runtime, self.scheme_map)
             decided = form.adjusted(decided, self.source, self.scheme)
+            if self.whole:
+                decided = with_whole_scales(decided, self.scheme)
             found.append(FormatLayout(form, name if len(self.formats) > 1 else "", decided, self.source))
         return found
 
@@ -63,6 +69,7 @@ class Conversion:
             "source": {"folder": self.source.folder.name, "digest": self.source.digest()},
             "scheme": self.scheme,
             "formats": list(self.formats),
+            "divisor": 127.5 if self.whole else 127,
             "scheme_map": [[line.pattern.pattern, line.scheme] for line in lines],
         }
 

@@ -93,6 +93,22 @@ class ConvertedFolder:
             raise InvalidModelError("the converted folder lacks a tensor", required=name, where=self.path)
         return quantized
 
+    def quantizes_activations(self, name: str) -> bool:
+        """Whether a runtime makes int8 of the rows that integer codes under this name are multiplied with."""
+        if self.form == "ascend":
+            return str(self._types.get(name)) in ("W8A8_DYNAMIC", "W4A8_DYNAMIC")
+        if self.form == "compressed-tensors":
+            activations = (self._group(name) or {}).get("input_activations")
+            return isinstance(activations, dict) and activations.get("type", "int") == "int"
+        return self._config.get("quant_method") in ("smoothquant", "w8a8_int8")
+
+    def _group(self, name: str) -> dict[str, Any] | None:
+        """Of the weight of a linear layer in config.json of compressed-tensors."""
+        from porting.checkpoint.contracts.compressed_tensors import group_of
+
+        groups = self._config.get("config_groups")
+        return group_of(_SUFFIX.sub("", name), groups) if isinstance(groups, dict) else None
+
     def _microscaled(self, name: str, rows: int, columns: int) -> Decoded:
         packed = f"{name}_packed"
         entry = self.store.entry(packed if packed in self.store.entries else name)
@@ -142,10 +158,7 @@ class ConvertedFolder:
 
     def _bits(self, name: str) -> int:
         """Of codes that take a byte each: compressed-tensors has four bits there, too."""
-        from porting.checkpoint.contracts.compressed_tensors import group_of
-
-        groups = self._config.get("config_groups")
-        group = group_of(_SUFFIX.sub("", name), groups) if isinstance(groups, dict) else None
+        group = self._group(name)
         return 8 if group is None else int(group["weights"].get("num_bits", 8))
 
     def _scale(self, name: str) -> torch.Tensor:

@@ -159,7 +159,12 @@ class _Work:
         """What most of a checkpoint takes: one kind of integer codes and nothing else."""
         codes = self.codes[spec]
         scale, self.findings[spec] = self.source.stored(self.tensor).quantize_into(
-            range(self.first, self.first + self.rows), codes, bits=spec.bits, group=spec.group, search=spec.search
+            range(self.first, self.first + self.rows),
+            codes,
+            bits=spec.bits,
+            group=spec.group,
+            search=spec.search,
+            divisor=spec.divisor,
         )
         self.scales[spec] = [scale]
         if slices:

@@ -11,6 +11,7 @@ from porting.errors import UsageError
 from porting.quantization.plan import Decision, plan_quantization
 from porting.quantization.scheme_map import SchemeMap
 from porting.quantization.schemes import NONE, Activation, schemes
+from porting.quantization.weight_spec import WeightSpec
 
 BF16 = "bf16"
 _FLOATS: Mapping[str, BlockSpec | MxSpec] = {
@@ -95,6 +96,20 @@ def without_ragged(treatments: dict[str, Treatment], source: Source, where: str)
         width = spec.block[1] if isinstance(spec, BlockSpec) else spec.group if isinstance(spec, MxSpec) else 1
         if shape and shape[-1] % width:
             found[name] = in_float(treatment, f"groups of {width} do not divide {shape[-1]} columns", where)
+    return found
+
+
+def with_whole_scales(treatments: dict[str, Treatment], scheme: str) -> dict[str, Treatment]:
+    """Integer codes by ``WeightSpec.whole``. UsageError for a scheme without any."""
+    found = dict(treatments)
+    for name, treatment in treatments.items():
+        if isinstance(treatment.spec, WeightSpec):
+            found[name] = dataclasses.replace(treatment, spec=dataclasses.replace(treatment.spec, whole=True))
+    if found == treatments:
+        raise UsageError(
+            f"scheme {scheme} has no integers with scales of rows", required="w8a8, w8a16, w4a8 or w4a16-g128",
+            met="--divisor 127.5", fix="leave --divisor out",
+        )  # fmt: skip
     return found
 
 

@@ -115,7 +115,7 @@ def process_memory(command: Command) -> Command:
 
 
 def conversion(command: Command) -> Command:
-    """What a checkpoint is converted to: --scheme, --format, --scheme-map."""
+    """What a checkpoint is converted to: --scheme, --format, --scheme-map, --divisor."""
     for option in reversed(
         (
             click.option(
@@ -131,6 +131,14 @@ def conversion(command: Command) -> Command:
                 help="ascend, cambricon, compressed-tensors or sglang; several from one read.",
             ),
             scheme_map,
+            click.option(
+                "--divisor",
+                type=click.Choice(["127", "127.5"]),
+                default="127",
+                show_default=True,
+                help="What the greatest magnitude under an int8 scale becomes, with 7 or 7.5 of int4; 127.5 as "
+                "compressed-tensors has it.",
+            ),
         )
     ):
         command = option(command)

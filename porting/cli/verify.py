@@ -39,10 +39,14 @@ def command(
 ) -> int:
     """Measure the parity of the port in OUT against its source, from the files alone.
 
+    OUT may also be a folder that ``porting checkpoint convert`` has written, or one in its formats: what a runtime
+    would serve from it is measured against --source.
+
     Exit code 1 when a limit or the baseline is broken; with --strict also when parity is ambiguous or not measured.
     """
     from porting import manifest
     from porting.cli.summary import print_parity
+    from porting.converted import is_converted, verify_converted
     from porting.errors import UsageError
     from porting.parity import baseline as baselines
     from porting.parity import junit as junits
@@ -54,7 +58,15 @@ def command(
     for path in (junit, html, baseline if update_baseline else None):
         options.require_writable(path)
     before = baselines.load(baseline) if baseline is not None and not update_baseline else None
-    parity = verify(out, source=source, inputs=inputs, budget=budget, memory=memory, threads=threads, runner=runner)
+    record = None
+    if is_converted(out):
+        if runner is not None:
+            raise UsageError("--runner runs a port", required="OUT of `porting port`", met=out)
+        parity, record = verify_converted(
+            out, source=source, inputs=inputs, budget=budget, memory=memory, threads=threads
+        )
+    else:
+        parity = verify(out, source=source, inputs=inputs, budget=budget, memory=memory, threads=threads, runner=runner)
     document = parity.to_json()
     print_parity(parity, out)
     failed = parity.verdict == "fail" or (strict and parity.verdict != "pass")
@@ -73,6 +85,6 @@ def command(
         options.write(junit, junits.render(document, strict=strict))
         click.echo(f"  junit: {junit}")
     if html is not None:
-        options.write(html, report.render(parity.to_json(), manifest.without_report(manifest.read(out))))
+        options.write(html, report.render(parity.to_json(), record or manifest.without_report(manifest.read(out))))
         click.echo(f"  report: {html}")
     return 1 if failed else 0

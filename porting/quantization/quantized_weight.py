@@ -11,6 +11,7 @@ import onnx_ir as ir
 import torch
 
 from porting.errors import DtypeError, ShapeError, UsageError
+from porting.quantization.encoded_rows import EncodedRows, QuantizedRows
 from porting.quantization.float_rows import FloatRows
 from porting.quantization.held_rows import HeldRows, NewRows
 from porting.quantization.paired_codes import PairedCodes
@@ -19,7 +20,6 @@ from porting.quantization.weight_spec import WeightSpec
 from porting.weights.row_tensor import BLOCKS, RowTensor
 from porting.weights.stored import CHUNK, WORK
 from porting.weights.view import LOGICAL
-from porting_kernels import native
 from porting_kernels.weight_quantization import Findings
 
 Kind = Literal["codes", "scale", "scale_bias"]
@@ -52,7 +52,7 @@ def quantize_weight(
 
 
 class QuantizedWeight:
-    """The pass over a weight, and the tensors that it gives.
+    """The pass over a weight, and the tensors that it gives. rows: where they come from, if not from ``source``.
 
     Whoever reads rows of the codes pays for quantizing them; the scales of these rows are held until they are read, and
     then let go. Codes first, then scales (as initializers are written) is one pass; scales first is one that keeps no
@@ -68,6 +68,7 @@ class QuantizedWeight:
         column_factors: torch.Tensor | None = None,
         bias_slices: int = 1,
         name: str | None = None,
+        rows: EncodedRows | None = None,
     ) -> None:
         self.source = source
         self.spec = spec
@@ -85,7 +86,7 @@ class QuantizedWeight:
                 met=self.columns,
                 where=self.name,
             )
-        self._source = FloatRows(source, column_factors)
+        self._source: EncodedRows = rows or QuantizedRows(FloatRows(source, column_factors), spec)
         self._held: dict[Kind, HeldRows] = {
             "scale": HeldRows(self.rows, groups),
             "scale_bias": HeldRows(self.rows, bias_slices),
@@ -157,27 +158,28 @@ class QuantizedWeight:
         """Bytes of memory as numbers to work on at a time, stored bytes to read at a time, and bytes that are left."""
         work = max(self._source.least_work, min(budget // 4, WORK * CHUNK))
         scratch = min(self._source.worthwhile(SCRATCH), budget // 2 // _WORKED)
-        return scratch, max(1, work // WORK), budget - work - self._source.step(scratch) * self.columns * _WORKED
+        return scratch, max(1, work // WORK), budget - work - self._step(scratch) * self.columns * _WORKED
+
+    def _step(self, numbers: int) -> int:
+        """Rows that make about so many numbers, at least one."""
+        return max(1, numbers // max(1, self.columns))
 
     def _passed(
         self, first: int, last: int, codes: torch.Tensor | None, scratch: int | None, chunk: int
     ) -> dict[Kind, torch.Tensor]:
         """Scales and, where they are wanted, biases of some rows; their codes go to ``codes``."""
-        spec, wants_bias = self.spec, self._wants_bias
-        step = self._source.step(self._source.worthwhile(SCRATCH) if scratch is None else scratch)
-        values = torch.empty(min(step, last - first), self.columns)
-        unkept = torch.empty(values.shape if codes is None else (0, 0), dtype=torch.int8)
+        wants_bias = self._wants_bias
+        step = self._step(self._source.worthwhile(SCRATCH) if scratch is None else scratch)
+        step = max(1, min(step, last - first))
+        unkept = torch.empty((step, self.columns) if codes is None else (0, 0), dtype=torch.int8)
         made: dict[Kind, torch.Tensor] = {"scale": torch.empty(last - first, self._held["scale"].width)}
         if wants_bias:
             made["scale_bias"] = torch.empty(last - first, self.bias_slices)
-        read = self._source.reader()
+        encode = self._source.encoder(step)
         for begin, end, new in self._met.runs(first, last, step):
-            part, rows = values[: end - begin], slice(begin - first, end - first)
-            read(begin, end, part, chunk)
+            rows = slice(begin - first, end - first)
             place = unkept[: end - begin] if codes is None else codes[rows]
-            _, scale, findings = native.quantize_rows(
-                part, bits=spec.bits, group=spec.group, search=spec.search, codes=place
-            )
+            scale, findings = encode(begin, end, place, chunk)
             made["scale"][rows] = scale
             if wants_bias:
                 made["scale_bias"][rows] = scale_bias(place, scale, self.bias_slices)

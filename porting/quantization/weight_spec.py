@@ -14,12 +14,14 @@ class WeightSpec:
     """Symmetric integer codes with float32 scales.
 
     bits: 8 or 4. group: columns under one scale, None for all of a row (one scale an output channel). search: where a
-    scale comes from, ``absmax`` or ``mse`` (``porting_kernels.weight_quantization``). Raises UsageError for others.
+    scale comes from, ``absmax`` or ``mse`` (``porting_kernels.weight_quantization``). whole: divide by half a code more
+    than the greatest (127.5 or 7.5), as compressed-tensors does. Raises UsageError for others.
     """
 
     bits: int = 8
     group: int | None = None
     search: Search = "absmax"
+    whole: bool = False
 
     def __post_init__(self) -> None:
         if (
@@ -32,6 +34,11 @@ class WeightSpec:
                 required=f"{' or '.join(map(str, LIMITS))} bits, search {' or '.join(get_args(Search))}, group above 0",
                 met=self,
             )
+
+    @property
+    def divisor(self) -> float:
+        """What the greatest magnitude is divided by."""
+        return LIMITS[self.bits] + (0.5 if self.whole else 0.0)
 
     def fits(self, columns: int) -> bool:
         """Whether groups divide a row of this many columns."""

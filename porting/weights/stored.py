@@ -72,7 +72,14 @@ class Stored:
             self.store.count_nan(self.entry, nan)
 
     def quantize_into(
-        self, rows: range, codes: torch.Tensor, *, bits: int, group: int | None, search: Search
+        self,
+        rows: range,
+        codes: torch.Tensor,
+        *,
+        bits: int,
+        group: int | None,
+        search: Search,
+        divisor: float | None = None,
     ) -> tuple[torch.Tensor, Findings]:
         """codes[:] = integer codes of whole rows. Returns their scales, float32 [len(rows), groups], and what was met.
 
@@ -84,10 +91,12 @@ class Stored:
             part = codes[box.begin : box.end]
             if box.scales is None:
                 w = box.stored.to(torch.float32)
-                _, scale, found = native.quantize_rows(w, bits=bits, group=group, search=search, codes=part)
+                _, scale, found = native.quantize_rows(
+                    w, bits=bits, group=group, search=search, divisor=divisor, codes=part
+                )
             else:
                 _, scale, found, nan = native.requantize_blocks(
-                    box.stored, box.scales, bits=bits, group=group, search=search, block=box.block,
+                    box.stored, box.scales, bits=bits, group=group, search=search, divisor=divisor, block=box.block,
                     first_row=box.corner[0], codes=part,
                 )  # fmt: skip
                 self.store.count_nan(self.entry, nan)

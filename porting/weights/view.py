@@ -7,8 +7,9 @@ operations by which transformers turns a checkpoint into parameters. To an ONNX 
 
 from __future__ import annotations
 
+import dataclasses
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 
@@ -164,6 +165,11 @@ class WeightView(RowTensor):
         for piece in self._tiling.pieces:
             _check_dtype(piece.stored.entry, piece.stored.scale is not None, dtype)
         return WeightView(self.dims, dtype, self._tiling, self.name)
+
+    def over_others(self, other: Callable[[Stored], Stored]) -> WeightView:
+        """The same rectangles of other stored tensors, each of the shape of the one that it takes the place of."""
+        pieces = [dataclasses.replace(piece, stored=other(piece.stored)) for piece in self._tiling.pieces]
+        return WeightView(self.dims, self._torch_dtype, Tiling(self.rows, self.columns, pieces), self.name)
 
     # Facts
 

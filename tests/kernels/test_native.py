@@ -168,16 +168,19 @@ SPECIAL = [0.0, -0.0, float("nan"), float("inf"), 1e-45, -1e-39, 2.0**-126, 3e38
     size=st.integers(0, 150),
     bits=st.sampled_from([8, 4]),
     search=st.sampled_from(["absmax", "mse"]),
+    whole=st.booleans(),
     exponent=st.integers(-140, 120),
     special=st.lists(st.tuples(st.integers(0, 10**6), st.sampled_from(SPECIAL)), max_size=4),
     seed=st.integers(0, 2**31),
 )
-def test_quantize_rows_of_any_kind(rows, groups, size, bits, search, exponent, special, seed):
+def test_quantize_rows_of_any_kind(rows, groups, size, bits, search, whole, exponent, special, seed):
     g = torch.Generator().manual_seed(seed)
     w = torch.randn(rows, groups * size, generator=g).double().mul(2.0**exponent).float()
     for place, value in special if w.numel() else ():
         w.view(-1)[place % w.numel()] = value
-    assert_rows_quantized(w, bits=bits, group=size if groups > 1 and size else None, search=search)
+    divisor = weight_quantization.LIMITS[bits] + 0.5 if whole else None
+    group = size if groups > 1 and size else None
+    assert_rows_quantized(w, bits=bits, group=group, search=search, divisor=divisor)
 
 
 @given(st.lists(st.floats(width=32), min_size=1, max_size=40), st.sampled_from([8, 4]))
@@ -203,13 +206,14 @@ def test_quantize_rows_between_strided_matrices():
     size=st.integers(0, 150),
     bits=st.sampled_from([8, 4]),
     search=st.sampled_from(["absmax", "mse"]),
+    whole=st.booleans(),
     block=st.tuples(st.integers(1, 4), st.integers(1, 130)),
     first_row=st.integers(0, 9),
     exponent=st.integers(-140, 125),
     nan=st.booleans(),
     seed=st.integers(0, 2**31),
 )
-def test_requantize_rows_of_any_kind(rows, groups, size, bits, search, block, first_row, exponent, nan, seed):
+def test_requantize_rows_of_any_kind(rows, groups, size, bits, search, whole, block, first_row, exponent, nan, seed):
     """Against the two torch forms one after the other, where blocks begin and end anywhere in groups."""
     g = torch.Generator().manual_seed(seed)
     stored = torch.randint(0, 256, (rows, groups * size), generator=g, dtype=torch.uint8)
@@ -218,7 +222,8 @@ def test_requantize_rows_of_any_kind(rows, groups, size, bits, search, block, fi
     stored = stored.view(torch.float8_e4m3fn)
     scales = torch.randn(fp8.scale_shape(first_row + rows, groups * size, block), generator=g).double()
     scales = scales.mul(2.0**exponent).float()
-    options = {"bits": bits, "group": size if groups > 1 and size else None, "search": search}
+    divisor = weight_quantization.LIMITS[bits] + 0.5 if whole else None
+    options = {"bits": bits, "group": size if groups > 1 and size else None, "search": search, "divisor": divisor}
     codes, found, findings, count = native.requantize_blocks(
         stored, scales, block=block, first_row=first_row, **options
     )

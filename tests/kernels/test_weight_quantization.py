@@ -21,6 +21,20 @@ def test_int8_of_a_row_by_hand() -> None:
     assert findings == Findings()
 
 
+def test_a_scale_of_the_whole_range_by_hand() -> None:
+    """127.5 units reach from end to end: the positive end is clipped by half a code, the negative one is not."""
+    w = torch.tensor([[127.5, 63.0, -1.5]])
+    codes, scales, findings = quantize_rows(w, bits=8, divisor=127.5)
+    assert codes.tolist() == [[127, 63, -2]]
+    assert scales.tolist() == [[1.0]]
+    assert findings == Findings(saturated=1)
+    codes, _, findings = quantize_rows(-w, bits=8, divisor=127.5)
+    assert codes.tolist() == [[-128, -63, 2]]
+    assert findings == Findings()
+    with pytest.raises(PortingError, match="no such divisor"):
+        quantize_rows(w, bits=8, divisor=128.0)
+
+
 def test_int4_in_groups_by_hand() -> None:
     w = torch.tensor([[7.0, -3.5, 0.0, 1.0, 14.0, 14.0, -14.0, 3.0]])
     codes, scales, _ = quantize_rows(w, bits=4, group=4)

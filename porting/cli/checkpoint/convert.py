@@ -37,6 +37,7 @@ def command(
     scheme: str,
     formats: tuple[str, ...],
     scheme_map: Path | None,
+    divisor: str,
     memory: int,
     threads: int,
     sink: str,
@@ -55,7 +56,7 @@ def command(
     if (out is None) == (sink == "files"):
         raise UsageError("-o says where files go", required="-o OUT, or --sink null", met=f"--sink {sink}")
     chosen = None if scheme_map is None else read_scheme_map(scheme_map)
-    conversion = Conversion(Source(src), scheme, formats, chosen)
+    conversion = Conversion(Source(src), scheme, formats, chosen, whole=divisor == "127.5")
     start = time.monotonic()
     if out is None:
         found = dry_run(conversion, threads=threads, memory=memory, progress=for_terminal("convert"))

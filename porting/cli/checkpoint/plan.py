@@ -27,6 +27,7 @@ def command(
     scheme: str,
     formats: tuple[str, ...],
     scheme_map: Path | None,
+    divisor: str,
     threads: int,
     rate: int | None,
     file: Path | None,
@@ -40,7 +41,8 @@ def command(
 
     options.require_writable(file)
     chosen = None if scheme_map is None else read_scheme_map(scheme_map)
-    found = plan(Conversion(Source(src), scheme, formats, chosen), rate=rate or RATE, threads=threads)
+    asked = Conversion(Source(src), scheme, formats, chosen, whole=divisor == "127.5")
+    found = plan(asked, rate=rate or RATE, threads=threads)
     click.echo(
         f"{found.source}: {found.family or 'no model_type'}, {found.tensors:,} tensors ({found.float8:,} float8) in "
         f"{found.files} files, {found.nbytes:,} bytes ({found.nbytes / GIB:.2f} GiB)"

@@ -37,7 +37,13 @@ def converted(source_folder: Path, tmp_path: Path) -> Convert:
     """converted(scheme, format, ...) -> the folder."""
 
     def run(scheme: str, *formats: str, threads: int = 2, folder: Path | None = None, **options: Any) -> Path:
-        conversion = Conversion(Source(folder or source_folder), scheme, formats, options.pop("scheme_map", None))
+        conversion = Conversion(
+            Source(folder or source_folder),
+            scheme,
+            formats,
+            options.pop("scheme_map", None),
+            options.pop("whole", False),
+        )
         convert(conversion, tmp_path / "out", threads=threads, **options)
         return tmp_path / "out"
 

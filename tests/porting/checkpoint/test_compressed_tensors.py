@@ -73,6 +73,27 @@ def test_w8a8_codes_are_those_of_the_formula(converted: Convert, values: dict[st
     np.testing.assert_array_equal(tensors[f"{name}_scale"].numpy(), scale)
 
 
+def test_codes_of_the_whole_range_are_the_librarys_own(converted: Convert, values: dict[str, torch.Tensor]) -> None:
+    """The library divides by 127.5; from float32 it makes the codes that are made here, bit for bit."""
+    pytest.importorskip("compressed_tensors", reason="the library is an extra of the tests")
+    from compressed_tensors.quantization import QuantizationArgs
+    from compressed_tensors.quantization.lifecycle.forward import quantize
+    from compressed_tensors.quantization.utils import calculate_qparams
+
+    tensors, _ = read(converted("w8a8", "compressed-tensors", whole=True))
+    arguments = QuantizationArgs(num_bits=8, type="int", symmetric=True, strategy="channel")
+    compared = 0
+    for name, weight in values.items():
+        if tensors.get(name, weight).dtype != torch.int8:
+            continue
+        low, high = weight.amin(1, keepdim=True), weight.amax(1, keepdim=True)
+        scale, zero = calculate_qparams(low, high, arguments)
+        assert torch.equal(tensors[f"{name}_scale"], scale)
+        assert torch.equal(tensors[name], quantize(weight, scale, zero, arguments, dtype=torch.int8))
+        compared += 1
+    assert compared >= 20
+
+
 def test_ignored_are_the_linear_layers_in_float_and_not_gate_proj(converted: Convert) -> None:
     _, config = read(converted("w8a8", "compressed-tensors"))
     ignored = config["quantization_config"]["ignore"]

@@ -101,6 +101,14 @@ def test_another_option_is_refused(source_folder: Path, tmp_path: Path) -> None:
         convert(Conversion(Source(source_folder), "w8a16", ("ascend",)), out, threads=1)
     with pytest.raises(UsageError, match="another formats"):
         convert(Conversion(Source(source_folder), "w8a8", ("cambricon",)), out, threads=1)
+    with pytest.raises(UsageError, match="another divisor"):
+        convert(Conversion(Source(source_folder), "w8a8", ("ascend",), whole=True), out, threads=1)
+
+
+def test_a_divisor_is_of_integers_by_rows(source_folder: Path) -> None:
+    for scheme, form in (("mxfp8", "ascend"), ("int8-block", "sglang"), ("bf16", "cambricon")):
+        with pytest.raises(UsageError, match="no integers with scales of rows"):
+            Conversion(Source(source_folder), scheme, (form,), whole=True).layouts()
 
 
 def test_another_source_is_refused(tmp_path: Path) -> None:
