@@ -9,7 +9,7 @@ import itertools
 
 import torch
 
-from porting_kernels.errors import PortingError, ShapeError
+from porting_kernels.errors import DtypeError, PortingError, ShapeError
 from porting_kernels.weight_quantization import Findings
 
 GROUP = 32
@@ -23,18 +23,29 @@ E2M1 = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0)
 """Magnitudes of e2m1 by code; bit 3 is the sign."""
 
 
+DTYPES = {8: torch.float8_e4m3fn, 4: torch.uint8}
+"""Bits of an element -> the type of its codes."""
+
+
+def check(values: torch.Tensor, bits: int) -> None:
+    """Raise PortingError, DtypeError or ShapeError unless ``quantize`` takes these."""
+    if bits not in GREATEST:
+        raise PortingError("no such microscaling format", required="8 or 4 bits", met=bits)
+    if values.dtype != torch.float32:
+        raise DtypeError("weights are quantized from float32", required=torch.float32, met=values.dtype)
+    if values.ndim != 2 or values.shape[1] % GROUP:
+        raise ShapeError("groups do not divide the columns", required=f"a multiple of {GROUP}", met=list(values.shape))
+
+
 def quantize(values: torch.Tensor, bits: int) -> tuple[torch.Tensor, torch.Tensor, Findings]:
     """float32 (R, K) -> codes (R, K), exponents uint8 (R, K / 32) of value 2**(byte - 127), and what was met.
 
     codes: float8_e4m3fn for 8 bits; for 4 bits uint8 of 0 to 15, one an element. The scale is 2**(floor(log2(absmax)) -
     the greatest exponent of an element), from 2**-126 on: magnitudes past the greatest value saturate. Elements are
     rounded half to even, after an exact division. A group with NaN or infinity has the byte 255 and codes 0.
-    Raises ShapeError when 32 does not divide K, PortingError for other bits.
+    Raises ShapeError when 32 does not divide K, DtypeError unless w is float32, PortingError for other bits.
     """
-    if bits not in GREATEST:
-        raise PortingError("no such microscaling format", required="8 or 4 bits", met=bits)
-    if values.ndim != 2 or values.shape[1] % GROUP:
-        raise ShapeError("groups do not divide the columns", required=f"a multiple of {GROUP}", met=list(values.shape))
+    check(values, bits)
     rows, columns = values.shape
     groups = values.reshape(rows, columns // GROUP, GROUP)
     absmax = groups.abs().amax(2)

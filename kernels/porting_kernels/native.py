@@ -12,7 +12,7 @@ from types import ModuleType
 
 import torch
 
-from porting_kernels import dyadic_histogram, fp8, weight_quantization
+from porting_kernels import block_quantization, dyadic_histogram, fp8, microscaling, weight_quantization
 from porting_kernels.dyadic_histogram import DyadicHistogram, NonFiniteError
 from porting_kernels.errors import ShapeError
 from porting_kernels.numerics import Rounding
@@ -40,6 +40,10 @@ _LOOPS = (
     "dequantize_e4m3_bfloat16",
     "quantize_rows",
     "requantize_e4m3",
+    "microscale_e4m3",
+    "microscale_e2m1",
+    "quantize_blocks_int8",
+    "quantize_blocks_e4m3",
 )
 
 
@@ -206,3 +210,39 @@ def requantize_blocks(
         first_column=0,
     )
     return codes, scales, Findings(*counts), nan
+
+
+def microscale(
+    w: torch.Tensor, bits: int, *, codes: torch.Tensor | None = None
+) -> tuple[torch.Tensor, torch.Tensor, Findings]:
+    """``microscaling.quantize`` in one pass over memory. codes: where to put them, contiguous."""
+    if _module is None or not w.numel():
+        found, exponents, findings = microscaling.quantize(w, bits)
+        return (found if codes is None else codes.copy_(found)), exponents, findings
+    microscaling.check(w, bits)
+    w = w if w.stride(1) == 1 else w.contiguous()
+    codes = torch.empty(w.shape, dtype=microscaling.DTYPES[bits]) if codes is None else codes
+    exponents = torch.empty(w.shape[0], w.shape[1] // microscaling.GROUP, dtype=torch.uint8)
+    loop = _module.microscale_e4m3 if bits == 8 else _module.microscale_e2m1
+    counts = loop(w.numpy(), codes.view(torch.uint8).numpy(), exponents.numpy())
+    return codes, exponents, Findings(*counts)
+
+
+def quantize_blocks(
+    w: torch.Tensor,
+    kind: block_quantization.Kind,
+    block: tuple[int, int] = fp8.BLOCK,
+    *,
+    codes: torch.Tensor | None = None,
+) -> tuple[torch.Tensor, torch.Tensor, Findings]:
+    """``block_quantization.quantize_blocks``. codes: where to put them, contiguous."""
+    if _module is None or not w.numel():
+        found, scales, findings = block_quantization.quantize_blocks(w, kind, block)
+        return (found if codes is None else codes.copy_(found)), scales, findings
+    block_quantization.check(w, kind, block)
+    w = w if w.stride(1) == 1 else w.contiguous()
+    codes = torch.empty(w.shape, dtype=block_quantization.DTYPES[kind]) if codes is None else codes
+    scales = torch.empty(fp8.scale_shape(w.shape[0], w.shape[1], block))
+    loop = _module.quantize_blocks_int8 if kind == "int8" else _module.quantize_blocks_e4m3
+    counts = loop(w.numpy(), codes.view(torch.uint8).numpy(), scales.numpy(), block[0], block[1])
+    return codes, scales, Findings(*counts)

@@ -81,4 +81,18 @@ Findings quantize_rows(const WeightRows& m, CodeRange range, std::int8_t* codes,
 Findings requantize_e4m3(const BlockScaled& m, std::size_t group, CodeRange range, std::int8_t* codes, float* scales,
                          float* scratch, std::int64_t* nan);
 
+constexpr std::size_t kMicroscaled = 32;
+
+// A power of two for each 32 columns: exponents are rows * columns / 32 bytes of value 2**(byte - 127), 255 for none.
+// codes: a byte an element, of e2m1 its lower half.
+Findings microscale_e4m3(const WeightRows& m, std::uint8_t* codes, std::uint8_t* exponents);
+Findings microscale_e2m1(const WeightRows& m, std::uint8_t* codes, std::uint8_t* exponents);
+
+// A float32 scale for each block of height rows and group columns; those at the edges may be cut off. scratch: a number
+// for each block of a row.
+Findings quantize_blocks_int8(const WeightRows& m, std::size_t height, std::uint8_t* codes, float* scales,
+                              std::uint32_t* scratch);
+Findings quantize_blocks_e4m3(const WeightRows& m, std::size_t height, std::uint8_t* codes, float* scales,
+                              std::uint32_t* scratch);
+
 }  // namespace porting

@@ -69,14 +69,22 @@ using Values = nb::ndarray<const float, nb::ndim<2>, nb::device::cpu>;
 template <typename T>
 using Filled = nb::ndarray<T, nb::ndim<2>, nb::c_contig, nb::device::cpu>;
 
+static porting::WeightRows weight_rows(const Values& w, std::size_t group) {
+    if (w.shape(1) > 1 && w.stride(1) != 1) throw nb::value_error("rows are not contiguous");
+    return {w.data(), w.shape(0), w.shape(1), w.stride(0), group};
+}
+
+static nb::tuple of(const porting::Findings& found) {
+    return nb::make_tuple(found.zero, found.not_finite, found.tiny, found.saturated);
+}
+
 static nb::tuple quantize_rows(Values w, Filled<std::int8_t> codes, Filled<float> scales, int limit, float divisor,
                                bool search) {
     const std::size_t rows = w.shape(0), columns = w.shape(1), groups = scales.shape(1);
     if (codes.shape(0) != rows || codes.shape(1) != columns) throw nb::value_error("codes and w differ in shape");
     if (scales.shape(0) != rows || groups == 0 || columns == 0 || columns % groups != 0)
         throw nb::value_error("scales do not divide the rows");
-    if (columns > 1 && w.stride(1) != 1) throw nb::value_error("rows are not contiguous");
-    const porting::WeightRows m{w.data(), rows, columns, w.stride(0), columns / groups};
+    const auto m = weight_rows(w, columns / groups);
     const auto scratch = std::make_unique<float[]>(search ? m.group : 0);
     porting::Findings found;
     {
@@ -84,7 +92,7 @@ static nb::tuple quantize_rows(Values w, Filled<std::int8_t> codes, Filled<float
         found = porting::quantize_rows(m, {limit, divisor}, codes.data(), scales.data(),
                                        search ? scratch.get() : nullptr);
     }
-    return nb::make_tuple(found.zero, found.not_finite, found.tiny, found.saturated);
+    return of(found);
 }
 
 static nb::tuple requantize_e4m3(Matrix stored, Scales block_scales, Filled<std::int8_t> codes, Filled<float> scales,
@@ -105,6 +113,40 @@ static nb::tuple requantize_e4m3(Matrix stored, Scales block_scales, Filled<std:
                                          search ? scratch.get() : nullptr, &nan);
     }
     return nb::make_tuple(found.zero, found.not_finite, found.tiny, found.saturated, nan);
+}
+
+template <porting::Findings (*loop)(const porting::WeightRows&, std::uint8_t*, std::uint8_t*)>
+static nb::tuple microscale(Values w, Filled<std::uint8_t> codes, Filled<std::uint8_t> exponents) {
+    const std::size_t rows = w.shape(0), columns = w.shape(1);
+    if (codes.shape(0) != rows || codes.shape(1) != columns) throw nb::value_error("codes and w differ in shape");
+    if (exponents.shape(0) != rows || exponents.shape(1) * porting::kMicroscaled != columns)
+        throw nb::value_error("scales do not divide the rows");
+    const auto m = weight_rows(w, porting::kMicroscaled);
+    porting::Findings found;
+    {
+        nb::gil_scoped_release release;
+        found = loop(m, codes.data(), exponents.data());
+    }
+    return of(found);
+}
+
+template <porting::Findings (*loop)(const porting::WeightRows&, std::size_t, std::uint8_t*, float*, std::uint32_t*)>
+static nb::tuple quantize_blocks(Values w, Filled<std::uint8_t> codes, Filled<float> scales, std::size_t block_rows,
+                                 std::size_t block_columns) {
+    const std::size_t rows = w.shape(0), columns = w.shape(1);
+    if (codes.shape(0) != rows || codes.shape(1) != columns) throw nb::value_error("codes and w differ in shape");
+    if (block_rows == 0 || block_columns == 0) throw nb::value_error("blocks of nothing");
+    if (scales.shape(0) != (rows + block_rows - 1) / block_rows ||
+        scales.shape(1) != (columns + block_columns - 1) / block_columns)
+        throw nb::value_error("not a scale for each block");
+    const auto m = weight_rows(w, block_columns);
+    const auto scratch = std::make_unique<std::uint32_t[]>(scales.shape(1));
+    porting::Findings found;
+    {
+        nb::gil_scoped_release release;
+        found = loop(m, block_rows, codes.data(), scales.data(), scratch.get());
+    }
+    return of(found);
 }
 
 static std::string instruction_set() {
@@ -131,5 +173,11 @@ NB_MODULE(_native, m) {
           "search"_a);
     m.def("requantize_e4m3", &requantize_e4m3, "stored"_a, "block_scales"_a, "codes"_a, "scales"_a, "limit"_a,
           "divisor"_a, "search"_a, "block_rows"_a, "block_columns"_a, "first_row"_a, "first_column"_a);
+    m.def("microscale_e4m3", &microscale<&porting::microscale_e4m3>, "w"_a, "codes"_a, "exponents"_a);
+    m.def("microscale_e2m1", &microscale<&porting::microscale_e2m1>, "w"_a, "codes"_a, "exponents"_a);
+    m.def("quantize_blocks_int8", &quantize_blocks<&porting::quantize_blocks_int8>, "w"_a, "codes"_a, "scales"_a,
+          "block_rows"_a, "block_columns"_a);
+    m.def("quantize_blocks_e4m3", &quantize_blocks<&porting::quantize_blocks_e4m3>, "w"_a, "codes"_a, "scales"_a,
+          "block_rows"_a, "block_columns"_a);
     m.def("instruction_set", &instruction_set);
 }

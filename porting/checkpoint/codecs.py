@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Literal
 
 import numpy as np
 import torch
@@ -12,9 +11,8 @@ from porting.checkpoint.made import Packing
 from porting.quantization.scale_bias import scale_bias
 from porting.quantization.weight_spec import WeightSpec
 from porting_kernels import fp8, int4, microscaling, native
-from porting_kernels.weight_quantization import LEAST_SCALE, Findings
-
-E4M3_MAX = 448.0
+from porting_kernels.block_quantization import Kind
+from porting_kernels.weight_quantization import Findings
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,7 +22,7 @@ class BlockSpec:
     kind: float8_e4m3fn, with scale absmax / 448, or int8, with absmax / 127.
     """
 
-    kind: Literal["float8_e4m3fn", "int8"]
+    kind: Kind
     block: tuple[int, int] = fp8.BLOCK
 
 
@@ -73,40 +71,14 @@ def encode(values: torch.Tensor, spec: Spec, bias_slices: int = 0, codes: torch.
     how rows are cut. Integer codes of rows are those of ``porting.quantization.quantize_weight``.
     """
     if isinstance(spec, MxSpec):
-        encoded = Encoded(*microscaling.quantize(values, spec.bits))
-        return encoded if codes is None else dataclasses.replace(encoded, codes=codes.copy_(encoded.codes))
+        return Encoded(*native.microscale(values, spec.bits, codes=codes))
     if isinstance(spec, BlockSpec):
-        encoded = _encode_blocks(values, spec)
-        return encoded if codes is None else dataclasses.replace(encoded, codes=codes.copy_(encoded.codes))
+        return Encoded(*native.quantize_blocks(values, spec.kind, spec.block, codes=codes))
     codes, scale, findings = native.quantize_rows(
         values, bits=spec.bits, group=spec.group, search=spec.search, divisor=spec.divisor, codes=codes
     )
     bias = scale_bias(codes, scale, bias_slices) if bias_slices else None
     return Encoded(codes, scale, findings, bias)
-
-
-def _encode_blocks(values: torch.Tensor, spec: BlockSpec) -> Encoded:
-    rows, columns = values.shape
-    height, width = spec.block
-    padded = torch.nn.functional.pad(values, (0, -columns % width, 0, -rows % height))
-    blocks = padded.view(padded.shape[0] // height, height, padded.shape[1] // width, width)
-    absmax = blocks.abs().amax((1, 3))
-    finite = torch.isfinite(absmax)
-    limit = E4M3_MAX if spec.kind == "float8_e4m3fn" else 127.0
-    exact = torch.where(finite, absmax, 0.0) / limit
-    scale = exact.clamp_min(LEAST_SCALE)
-    quotient = torch.where(finite[:, None, :, None], blocks / scale[:, None, :, None], 0.0)
-    if spec.kind == "float8_e4m3fn":
-        codes = quotient.clamp_(-limit, limit).to(torch.float8_e4m3fn)
-    else:
-        codes = quotient.round_().clamp_(-limit, limit).to(torch.int8)
-    whole = codes.view(torch.int8).reshape(padded.shape)[:rows, :columns].contiguous().view(codes.dtype)
-    findings = Findings(
-        zero=int((absmax == 0).sum()),
-        not_finite=int((~finite).sum()),
-        tiny=int(((absmax > 0) & (exact < LEAST_SCALE) & finite).sum()),
-    )
-    return Encoded(whole, torch.where(finite, scale, torch.nan), findings)
 
 
 def packed(codes: torch.Tensor, packing: Packing, bits: int) -> torch.Tensor:

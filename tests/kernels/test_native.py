@@ -10,7 +10,14 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from porting_kernels import dyadic_histogram, fp8, native, weight_quantization
+from porting_kernels import (
+    block_quantization,
+    dyadic_histogram,
+    fp8,
+    microscaling,
+    native,
+    weight_quantization,
+)
 from porting_kernels.errors import ShapeError
 from porting_kernels.rounding import saturate_int8
 
@@ -252,3 +259,73 @@ def test_requantize_rows_between_strided_matrices():
 def test_requantize_codes_without_a_scale_is_refused():
     with pytest.raises(ShapeError, match="without a scale"):
         native.requantize_blocks(torch.zeros(3, 4).to(torch.float8_e4m3fn), torch.ones(1, 1), bits=8, block=(2, 4))
+
+
+def floats_of_any_kind(shape, exponent, special, seed):
+    g = torch.Generator().manual_seed(seed)
+    w = torch.randn(shape, generator=g).double().mul(2.0**exponent).float()
+    for place, value in special if w.numel() else ():
+        w.view(-1)[place % w.numel()] = value
+    return w
+
+
+def assert_codes_and_scales(found, expected):
+    assert found[0].dtype == expected[0].dtype
+    for mine, other in zip(found[:2], expected[:2], strict=True):
+        assert mine.shape == other.shape
+        bits = [each.contiguous().view(-1).view(torch.uint8) for each in (mine, other) if each.numel()]
+        assert not bits or torch.equal(*bits)
+    assert found[2] == expected[2]
+
+
+@given(
+    rows=st.integers(0, 5),
+    groups=st.integers(0, 4),
+    bits=st.sampled_from([8, 4]),
+    exponent=st.integers(-150, 126),
+    special=st.lists(st.tuples(st.integers(0, 10**6), st.sampled_from(SPECIAL)), max_size=4),
+    seed=st.integers(0, 2**31),
+)
+def test_microscale_of_any_kind(rows, groups, bits, exponent, special, seed):
+    w = floats_of_any_kind((rows, 32 * groups), exponent, special, seed)
+    assert_codes_and_scales(native.microscale(w, bits), microscaling.quantize(w, bits))
+
+
+@pytest.mark.parametrize("bits", [8, 4])
+def test_microscale_at_every_tie_and_its_neighbours(bits):
+    """Halfway between two codes, and one float32 to either side, for every code and sign."""
+    values = torch.arange(256, dtype=torch.uint8).view(torch.float8_e4m3fn).float() if bits == 8 else None
+    values = torch.tensor(microscaling.E2M1) if values is None else values[values.isfinite() & (values >= 0)]
+    ties = (values[:-1] + values[1:]) / 2
+    x = torch.cat([values, ties, torch.nextafter(ties, ties * 2), torch.nextafter(ties, ties * 0)])
+    x = torch.cat([x, -x])
+    rows = torch.zeros(len(x), 32)
+    rows[:, 0] = microscaling.GREATEST[bits]
+    rows[:, 1] = x
+    assert_codes_and_scales(native.microscale(rows, bits), microscaling.quantize(rows, bits))
+
+
+@given(
+    rows=st.integers(0, 9),
+    columns=st.integers(0, 150),
+    block=st.tuples(st.integers(1, 5), st.integers(1, 70)),
+    kind=st.sampled_from(["int8", "float8_e4m3fn"]),
+    exponent=st.integers(-150, 126),
+    special=st.lists(st.tuples(st.integers(0, 10**6), st.sampled_from(SPECIAL)), max_size=4),
+    seed=st.integers(0, 2**31),
+)
+def test_quantize_blocks_of_any_kind(rows, columns, block, kind, exponent, special, seed):
+    w = floats_of_any_kind((rows, columns), exponent, special, seed)
+    assert_codes_and_scales(native.quantize_blocks(w, kind, block), block_quantization.quantize_blocks(w, kind, block))
+
+
+def test_small_floats_and_blocks_between_strided_matrices():
+    whole = torch.randn(30, 128, generator=torch.Generator().manual_seed(0))
+    for part in (whole[::2], whole[:, 8:40], whole[:, ::2], whole.T[:, :0], whole[:, 32:96].T[:, :0]):
+        assert_codes_and_scales(native.microscale(part, 8), microscaling.quantize(part, 8))
+        found = native.quantize_blocks(part, "float8_e4m3fn", (4, 16))
+        assert_codes_and_scales(found, block_quantization.quantize_blocks(part, "float8_e4m3fn", (4, 16)))
+    codes = torch.zeros(60, 128, dtype=torch.uint8)
+    found, _, _ = native.microscale(whole, 4, codes=codes[10:40])
+    assert found.data_ptr() == codes[10:40].data_ptr()
+    assert codes[:10].count_nonzero() == codes[40:].count_nonzero() == 0
