@@ -7,6 +7,8 @@ import threading
 import time
 from types import TracebackType
 
+from porting.checkpoint.size_text import size_text
+
 _SECONDS = 10.0
 
 
@@ -74,8 +76,7 @@ class Lines(Progress):
         left = max(0, self._total - self._skipped - self._done) / max(rate, 1.0)
         done = self._skipped + self._done
         print(
-            f"{self._name}  {done / 2**30:.2f} of {self._total / 2**30:.2f} GiB, {rate / 1e6:.0f} MB/s, "
-            f"{left:.0f} s left",
+            f"{self._name}  {size_text(done)} of {size_text(self._total)}, {rate / 1e6:.0f} MB/s, {left:.0f} s left",
             file=sys.stderr,
             flush=True,
         )

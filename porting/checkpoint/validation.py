@@ -35,6 +35,8 @@ def detect(folder: Path) -> str:
 
     InvalidModelError for a quantized folder of another format.
     """
+    if not folder.is_dir():
+        raise InvalidModelError("no such folder", required="a converted folder", where=folder)
     if (folder / ascend.DESCRIPTION).exists():
         return "ascend"
     config = read_json(folder / "config.json")

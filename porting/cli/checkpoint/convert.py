@@ -67,17 +67,18 @@ def command(
 
 def _print(conversion: Conversion, found: dict[str, Any], out: Path | None, seconds: float) -> None:
     from porting.checkpoint.record import totals
+    from porting.checkpoint.size_text import size_text
 
     read = conversion.source.store.data_bytes_read
     rate = f", {read / 1e6 / seconds:.0f} MB/s" if read else ""
-    click.echo(f"read      {read / 2**30:.2f} GiB of {len(conversion.source.tensors)} tensors in {seconds:.1f} s{rate}")
+    click.echo(f"read      {size_text(read)} of {len(conversion.source.tensors)} tensors in {seconds:.1f} s{rate}")
     several = len(conversion.formats) > 1
     for name in conversion.formats:
         folder = name if several else ""
         files = [facts for file, facts in found["files"].items() if file.rpartition("/")[0] == folder]
-        size = sum(facts["size"] for facts in files) / 2**30
+        size = sum(facts["size"] for facts in files)
         where = "nowhere" if out is None else out / folder
-        click.echo(f"{name}: {size:.2f} GiB in {len(files)} files, {where}")
+        click.echo(f"{name}: {size_text(size)} in {len(files)} files, {where}")
         sums = totals(found, folder)
         findings = sums.findings
         if findings.not_finite:

@@ -13,8 +13,6 @@ from porting.cli.options import PATH, SizeType
 if TYPE_CHECKING:
     from porting.checkpoint.planning import FormatPlan
 
-GIB = 1 << 30
-
 
 @click.command("plan")
 @click.argument("src", type=PATH)
@@ -35,6 +33,7 @@ def command(
     """Say what a conversion of SRC would write, which weights stay in float and why. Reads headers alone."""
     from porting.checkpoint.conversion import Conversion
     from porting.checkpoint.planning import RATE, plan
+    from porting.checkpoint.size_text import size_text
     from porting.checkpoint.source import Source
     from porting.json_text import json_text
     from porting.quantization.scheme_map import read_scheme_map
@@ -45,12 +44,12 @@ def command(
     found = plan(asked, rate=rate or RATE, threads=threads)
     click.echo(
         f"{found.source}: {found.family or 'no model_type'}, {found.tensors:,} tensors ({found.float8:,} float8) in "
-        f"{found.files} files, {found.nbytes:,} bytes ({found.nbytes / GIB:.2f} GiB)"
+        f"{found.files} files, {found.nbytes:,} bytes ({size_text(found.nbytes)})"
     )
     for each in found.formats:
         _print(each, found.nbytes)
     click.echo(
-        f"disk needed: {found.disk:,} bytes ({found.disk / GIB:.2f} GiB); about {_duration(found.seconds)} "
+        f"disk needed: {found.disk:,} bytes ({size_text(found.disk)}); about {_duration(found.seconds)} "
         f"at {found.rate / 1e6:.0f} MB/s of reading and writing and {threads} threads"
     )
     if file is not None:
@@ -59,18 +58,19 @@ def command(
 
 def _print(plan: FormatPlan, source: int) -> None:
     from porting.checkpoint.planning import in_float
+    from porting.checkpoint.size_text import size_text
 
     click.echo(
         f"{plan.name}: {plan.tensors:,} tensors in {plan.files} files, {plan.nbytes:,} bytes "
-        f"({plan.nbytes / GIB:.2f} GiB, {plan.nbytes / max(1, source):.0%} of the source)"
+        f"({size_text(plan.nbytes)}, {plan.nbytes / max(1, source):.0%} of the source)"
     )
     for line in plan.lines:
         if line.stored != "float":
-            click.echo(f"  {line.nbytes / GIB:8.2f} GiB  {line.tensors:>6} x {line.pattern:<56} {line.stored}")
+            click.echo(f"  {size_text(line.nbytes):>12}  {line.tensors:>6} x {line.pattern:<56} {line.stored}")
     for (reason, where), lines in in_float(plan.lines).items():
-        count, size = sum(line.tensors for line in lines), sum(line.nbytes for line in lines) / GIB
+        count, size = sum(line.tensors for line in lines), sum(line.nbytes for line in lines)
         more = f" and {len(lines) - 1} other kinds" if len(lines) > 1 else ""
-        click.echo(f"  {size:8.2f} GiB  {count:>6} x {lines[0].pattern}{more}, in float: {reason}")
+        click.echo(f"  {size_text(size):>12}  {count:>6} x {lines[0].pattern}{more}, in float: {reason}")
         click.echo(f"{'':24}[source: {where}]")
 
 
