@@ -135,5 +135,5 @@ def test_gptq_of_a_dense_model_is_served_as_transformers_computes_it(tmp_path: P
             module.weight.data = torch.from_numpy(np.ascontiguousarray(reader.weight(name), np.float32))
     after = log_probabilities()
     expected = float((before.exp() * (before - after)).sum(-1).mean())
-    # 0.2 % apart: the port computes as the chip does. A nibble or a scale in another place changes it tenfold.
+    # 0.2 % apart: the port computes as the chip does. Scales in another place make it fourfold.
     assert found.language["logits"].kl_mean == pytest.approx(expected, rel=1e-2)

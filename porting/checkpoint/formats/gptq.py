@@ -32,6 +32,8 @@ QUANTIZATION: Mapping[str, Any] = {
 }
 _SOURCE = "Cambricon/vllm-mlu:vllm_mlu/model_executor/layers/quantization/gptq_mlu.py"
 
+_FIX = "--scheme w8a8; where a scheme map says so, no line for it"
+
 
 def is_linear(module: str, family: str, runtime: str) -> bool:
     """Whether a module with a matrix is a linear layer to the loader: all are but tables and the head."""
@@ -41,11 +43,12 @@ def is_linear(module: str, family: str, runtime: str) -> bool:
 
 def require_loadable(treatments: Mapping[str, Treatment], source: Source, runtime: str) -> None:
     """UsageError unless every linear layer is quantized, all alike, and of a size that the loader takes."""
+    experts = next(filter(is_routed_expert, treatments), None)
+    if experts is not None:
+        raise _refusal("no method of the loader is for routed experts", required="no routed experts",
+                       met=list(source.tensors[experts].shape), name=experts, fix="--scheme w4a8")  # fmt: skip
     for name, treatment in treatments.items():
         shape = source.tensors[name].shape
-        if is_routed_expert(name):
-            raise _refusal("no method of the loader is for routed experts", required="no routed experts", met=shape,
-                           name=name, fix="--scheme w4a8")  # fmt: skip
         if treatment.spec is None:
             if treatment.matrix and is_linear(name.removesuffix(".weight"), source.family, runtime):
                 raise _refusal(
@@ -53,7 +56,7 @@ def require_loadable(treatments: Mapping[str, Treatment], source: Source, runtim
                     required="every linear layer in int4",
                     met=f"{treatment.reason} [{treatment.source}]",
                     name=name,
-                    fix="--scheme w8a8, or a scheme map without a line for it",
+                    fix=_FIX,
                 )
             continue
         rows, columns = shape
@@ -63,7 +66,7 @@ def require_loadable(treatments: Mapping[str, Treatment], source: Source, runtim
                 required=f"int4, columns that {SPEC.group} divides and rows that {IN_A_WORD} divides",
                 met=f"{list(shape)}, {treatment.scheme} ({treatment.reason})",
                 name=name,
-                fix="--scheme w8a8, or a scheme map without a line for it",
+                fix=_FIX,
             )
 
 
