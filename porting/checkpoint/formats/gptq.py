@@ -31,7 +31,6 @@ QUANTIZATION: Mapping[str, Any] = {
     "lm_head": False,
 }
 _SOURCE = "Cambricon/vllm-mlu:vllm_mlu/model_executor/layers/quantization/gptq_mlu.py"
-
 _FIX = "--scheme w8a8; where a scheme map says so, no line for it"
 
 
