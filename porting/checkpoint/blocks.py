@@ -50,7 +50,10 @@ def _of_tensor(parts: tuple[tuple[int, Part], ...], limit: int) -> Iterator[Bloc
             fix="a larger --memory, or fewer --threads",
         )
     per_step = max(1, Block(tensor, 0, min(2 * step, rows), parts).nbytes - least.nbytes)
-    more = (limit - least.nbytes) // per_step
-    height = step * max(1, min(1 + more, _ELEMENTS // max(1, columns * step)))
+    fit = 1 + (limit - least.nbytes) // per_step
+    if not any(each.transposed for _, part in parts for each in part.made):
+        # A transposed tensor comes to its file in runs as long as a block is high: memory alone may cut it.
+        fit = min(fit, _ELEMENTS // max(1, columns * step))
+    height = step * max(1, min(fit, -(-rows // step)))
     for first in range(0, max(1, rows), height):
         yield Block(tensor, first, min(first + height, rows), parts)

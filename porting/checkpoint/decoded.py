@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from porting.checkpoint.contracts import gptq
 from porting.checkpoint.validation import detect, stem_of
 from porting.errors import InvalidModelError
 from porting.weights.safetensors_file import Entry
@@ -26,8 +27,8 @@ class Decoded:
     """A weight of a converted folder. rows, columns: of the matrix that it stands for.
 
     limit: its largest code, 0 for floats. codes: the stored tensor; each of its rows is ``rows_a_row`` rows of the
-    matrix. scale: float32 (rows or blocks of them, groups or blocks). factors: of columns, where smoothing has divided
-    by them.
+    matrix, or each of its columns is one row, where it is ``transposed``. scale: float32 (rows or blocks of them,
+    groups or blocks). factors: of columns, where smoothing has divided by them.
     """
 
     store: WeightStore
@@ -40,11 +41,15 @@ class Decoded:
     unpack: Unpack | None = None
     rows_a_row: int = 1
     factors: torch.Tensor | None = None
+    transposed: bool = False
 
     def read_codes(self, first: int, last: int) -> torch.Tensor:
         """Rows as they are stored, unpacked: [last - first, columns]. first: a multiple of ``rows_a_row``."""
         begin, end = first // self.rows_a_row, -(-last // self.rows_a_row)
-        raw = self.store.read_box(self.codes, range(begin, end), range(self.codes.columns))
+        if self.transposed:
+            raw = self.store.read_box(self.codes, range(self.codes.rows), range(begin, end)).T
+        else:
+            raw = self.store.read_box(self.codes, range(begin, end), range(self.codes.columns))
         values = raw if self.unpack is None else self.unpack(raw)
         return values[: last - first, : self.columns]
 
@@ -121,6 +126,8 @@ class ConvertedFolder:
         entry = self.store.entries.get(f"{module}.qweight")
         if entry is None:
             return None
+        if self._config.get("quant_method") == gptq.METHOD:
+            return self._gptq(module, entry, rows, columns)
         named = f"{module}.per_channel_scale"
         scale = self._scale(named if named in self.store.entries else f"{module}.scales").reshape(rows, -1)
         block = (1, columns // scale.shape[1])
@@ -130,6 +137,26 @@ class ConvertedFolder:
             return Decoded(self.store, entry, rows, columns, 127, scale, block, factors=factors)
         return Decoded(
             self.store, entry, rows, columns, 7, scale, block, unpack=lambda raw: _pairs(raw, 1), factors=factors
+        )
+
+    def _gptq(self, module: str, entry: Entry, rows: int, columns: int) -> Decoded:
+        kind = {key: self._config.get(key) for key in ("bits", "sym", "desc_act")}
+        group = self._config.get("group_size")
+        if kind != {"bits": 4, "sym": True, "desc_act": False} or not isinstance(group, int) or group < 1:
+            raise InvalidModelError(
+                "GPTQ of another kind", required="4 bits in groups, symmetric, columns in their order (desc_act false)",
+                met={**kind, "group_size": group}, where=self.path / "config.json",
+            )  # fmt: skip
+        scale = self._scale(f"{module}.scales")
+        wanted = "I32", (columns // 8, rows), (columns // group, rows)
+        met = entry.dtype, entry.shape, tuple(scale.shape)
+        if met != wanted or columns % 8 or columns % group:
+            raise InvalidModelError(
+                f"codes or scales of another size than the weight [{rows}, {columns}] of the source",
+                required=wanted, met=met, where=entry,
+            )  # fmt: skip
+        return Decoded(
+            self.store, entry, rows, columns, 7, scale.T.contiguous(), (1, group), unpack=_words_of(4), transposed=True
         )
 
     def _words(self, name: str, rows: int, columns: int) -> Decoded | None:

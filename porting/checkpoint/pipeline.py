@@ -107,8 +107,11 @@ class _Writer(threading.Thread):
         rows = item.rows.result()
         assert self._open is not None
         sink, written = self._open
-        for offset, data in rows.pieces[self.number]:
-            sink.put(offset, data)
+        for piece in rows.pieces[self.number]:
+            if piece.stride:
+                sink.put_apart(*piece)
+            else:
+                sink.put(piece.offset, piece.data)
         name = item.block.tensor.name
         found = rows.findings.get(self.number)
         if found is not None and found != Findings():

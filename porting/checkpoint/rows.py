@@ -5,13 +5,14 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 import torch
 
 from porting.checkpoint.codecs import BlockSpec, Spec, code_dtype, encode, packed, rows_together
 from porting.checkpoint.layout import Part
-from porting.checkpoint.made import Made
+from porting.checkpoint.made import Made, Packing
 from porting.checkpoint.source import Source, SourceTensor
 from porting.quantization.scale_bias import scale_bias
 from porting.quantization.weight_spec import WeightSpec
@@ -22,10 +23,20 @@ from porting_kernels.weight_quantization import Findings
 
 SCRATCH = 1 << 19
 """float32 numbers that are worked on at a time: they stay in the cache of a core."""
-_CONSTANT = ("zeros", "ones", "shape", "stored_scale")
+_CONSTANT = ("zeros", "ones", "shape", "stored_scale", "group_index", "zero_points")
+_ZERO_POINTS = 0x77777777
 
-Piece = tuple[int, memoryview]
-"""Byte of the file where it begins, and the bytes."""
+
+class Piece(NamedTuple):
+    """Bytes of a file. offset: of the first.
+
+    stride: 0 where they lie together. Otherwise each ``run`` of them begins ``stride`` bytes after the one before.
+    """
+
+    offset: int
+    data: memoryview
+    run: int = 0
+    stride: int = 0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -92,10 +103,9 @@ def make_rows(source: Source, block: Block) -> Rows:
         found = pieces[number] = []
         for each, offset in zip(part.made, part.offsets, strict=True):
             if each.content not in _CONSTANT:
-                values = work.values(each, part)
-                found.append((offset + _begin(each, part, block), _bytes(values)))
+                found.append(_piece(each, part, block, offset, _bytes(work.values(each, part))))
             elif block.is_last:
-                found.append((offset, _bytes(_constant(source, each, tensor))))
+                found.append(Piece(offset, _bytes(_constant(source, each, part))))
         if part.treatment.spec in work.findings:
             findings[number] = work.findings[part.treatment.spec]
     return Rows(pieces, findings, _judged(source, tensor) if block.first == 0 else None)
@@ -182,7 +192,7 @@ class _Work:
         self.findings[spec] += encoded.findings
 
     def values(self, made: Made, part: Part) -> torch.Tensor:
-        """The rows as a tensor of a result has them."""
+        """The rows as a tensor of a result has them; as columns, where it is transposed."""
         spec = part.treatment.spec
         if made.content == "stored":
             assert self.stored is not None
@@ -191,8 +201,40 @@ class _Work:
             return self.floats[made.dtype]
         assert spec is not None
         if made.content == "codes":
-            return packed(self.codes[spec], made.packing, 8 if isinstance(spec, BlockSpec) else spec.bits)
-        return torch.cat(self.scales[spec] if made.content == "scale" else self.biases[spec])
+            bits = 8 if isinstance(spec, BlockSpec) else spec.bits
+            return (_packed_columns if made.transposed else packed)(self.codes[spec], made.packing, bits)
+        values = torch.cat(self.scales[spec] if made.content == "scale" else self.biases[spec])
+        values = _rounded(values, DTYPES[made.dtype])
+        return values.T if made.transposed else values
+
+
+def _packed_columns(codes: torch.Tensor, packing: Packing, bits: int) -> torch.Tensor:
+    """``packed`` transposed, some rows at a time: a block of all rows of a weight is not in memory three times."""
+    rows, columns = codes.shape
+    step = max(1, SCRATCH // max(1, columns))
+    first = packed(codes[:step], packing, bits)
+    out = torch.empty(first.shape[1], rows, dtype=first.dtype)
+    out[:, :step] = first.T
+    for begin in range(step, rows, step):
+        out[:, begin : begin + step] = packed(codes[begin : begin + step], packing, bits).T
+    return out
+
+
+def _rounded(scales: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    """Scales in the dtype of a result, half to even. None becomes zero: where float16 ends, its least number stands."""
+    if scales.dtype == dtype:
+        return scales
+    limits = torch.finfo(dtype)
+    return scales.clamp_min(limits.smallest_normal * limits.eps).to(dtype)
+
+
+def _piece(made: Made, part: Part, block: Block, offset: int, data: memoryview) -> Piece:
+    """Where the bytes of these rows go. Of a transposed tensor that is cut, each of its rows gets a run of them."""
+    rows = block.tensor.entry.rows
+    if made.transposed and block.last - block.first < rows:
+        run = (block.last - block.first) * made.itemsize
+        return Piece(offset + block.first * made.itemsize, data, run, rows * made.itemsize)
+    return Piece(offset + _begin(made, part, block), data)
 
 
 def _begin(made: Made, part: Part, block: Block) -> int:
@@ -203,8 +245,14 @@ def _begin(made: Made, part: Part, block: Block) -> int:
     return made.nbytes * block.first // max(1, block.tensor.entry.rows)
 
 
-def _constant(source: Source, made: Made, tensor: SourceTensor) -> torch.Tensor:
-    dtype = DTYPES[made.dtype]
+def _constant(source: Source, made: Made, part: Part) -> torch.Tensor:
+    dtype, tensor, spec = DTYPES[made.dtype], part.tensor, part.treatment.spec
+    if made.content == "group_index":
+        assert isinstance(spec, WeightSpec)
+        assert spec.group is not None
+        return torch.arange(made.shape[0], dtype=dtype) // spec.group
+    if made.content == "zero_points":
+        return torch.full(made.shape, _ZERO_POINTS, dtype=dtype)
     if made.content == "shape":
         return torch.tensor(tensor.shape, dtype=dtype)
     if made.content == "stored_scale":

@@ -28,6 +28,9 @@ class Sink(Protocol):
     def put(self, offset: int, data: memoryview) -> None:
         """Take bytes; no byte twice."""
 
+    def put_apart(self, offset: int, data: memoryview, run: int, stride: int) -> None:
+        """Take runs of ``run`` bytes, the first of them for ``offset``, each other one ``stride`` bytes later."""
+
     def finish(self) -> str:
         """The file is complete: make it last. Returns its digest, nothing where there is no file."""
 
@@ -39,6 +42,9 @@ class NullSink:
     """Lets all bytes go."""
 
     def put(self, offset: int, data: memoryview) -> None:
+        """Nothing to do."""
+
+    def put_apart(self, offset: int, data: memoryview, run: int, stride: int) -> None:
         """Nothing to do."""
 
     def finish(self) -> str:
@@ -83,6 +89,14 @@ class ShardFile:
                 self._held -= len(waiting)
                 self._append(waiting)
 
+    def put_apart(self, offset: int, data: memoryview, run: int, stride: int) -> None:
+        """Take runs with others between them: their turn would come when all of a tensor is there."""
+        if not self._scattered:
+            self._scatter()
+        self._settle()
+        for number in range(len(data) // run):
+            self._file.write(offset + number * stride, data[number * run : (number + 1) * run])
+
     def _append(self, data: memoryview) -> None:
         self._write(self._end, data)
         self._digest.update(data)
@@ -92,11 +106,14 @@ class ShardFile:
         self._waiting[offset] = data
         self._held += len(data)
         if self._held > _HELD:
-            # The digest is then taken from the finished file.
-            self._scattered = True
-            for begin, waiting in self._waiting.items():
-                self._write(begin, waiting)
-            self._waiting.clear()
+            self._scatter()
+
+    def _scatter(self) -> None:
+        """Write in whatever order bytes come. The digest is then taken from the finished file."""
+        self._scattered = True
+        for begin, waiting in self._waiting.items():
+            self._write(begin, waiting)
+        self._waiting.clear()
 
     def _write(self, offset: int, data: memoryview) -> None:
         if self._scattered:

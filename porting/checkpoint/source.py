@@ -6,6 +6,7 @@ import dataclasses
 import hashlib
 import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -54,10 +55,7 @@ class Source:
         self.folder = self.store.folder
         self.config = _config(self.folder)
         self.family = str(self.config.get("model_type", ""))
-        text = self.config.get("text_config")
-        nested = text if isinstance(text, dict) else {}
-        named = self.config.get("torch_dtype") or self.config.get("dtype") or nested.get("torch_dtype")
-        self.dtype = MODEL_DTYPES.get(str(named), torch.bfloat16)
+        self.dtype = model_dtype(self.config)
         self.shards = _shards(self.store)
         self.tensors = {tensor.name: tensor for shard in self.shards.values() for tensor in shard}
 
@@ -82,6 +80,14 @@ class Source:
         for entry in self.store.entries.values():
             digest.update(f"{entry.name} {entry.dtype} {entry.shape} {entry.offset}\n".encode())
         return f"sha256:{digest.hexdigest()}"
+
+
+def model_dtype(config: Mapping[str, Any]) -> torch.dtype:
+    """The floating type that config.json names; bfloat16 where it names none or float32."""
+    text = config.get("text_config")
+    nested = text if isinstance(text, dict) else {}
+    named = config.get("torch_dtype") or config.get("dtype") or nested.get("torch_dtype")
+    return MODEL_DTYPES.get(str(named), torch.bfloat16)
 
 
 def _config(folder: Path) -> dict[str, Any]:

@@ -24,6 +24,7 @@ CONTRACTS: dict[str, Callable[[Path], Iterator[Fault]]] = {
 _METHODS = {
     "smoothquant": "cambricon",
     "weightonly": "cambricon",
+    "gptq": "cambricon",
     "compressed-tensors": "compressed-tensors",
     "w8a8_int8": "sglang",
     "blockwise_int8": "sglang",

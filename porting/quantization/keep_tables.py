@@ -13,7 +13,10 @@ ANY = "*"
 
 @dataclasses.dataclass(frozen=True)
 class KeepRow:
-    """One line. pattern: of all of a module's name. fixed: no scheme map can quantize it either."""
+    """One line. pattern: of all of a module's name. fixed: no scheme map can quantize it either.
+
+    linear: whether runtimes have a linear layer there; not of tables, normalizations and the head.
+    """
 
     families: frozenset[str]
     runtimes: frozenset[str]
@@ -21,6 +24,7 @@ class KeepRow:
     fixed: bool
     reason: str
     source: str
+    linear: bool = True
 
     def fits(self, family: str, runtime: str) -> bool:
         """Whether the line is of this family (``model_type`` of config.json) and this runtime."""
@@ -39,6 +43,7 @@ def rows() -> tuple[KeepRow, ...]:
             row["fixed"],
             row["reason"],
             row["source"],
+            row.get("linear", True),
         )
         for row in document["rows"]
     )

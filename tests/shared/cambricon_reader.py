@@ -1,4 +1,4 @@
-"""Reads a SmoothQuant folder as vllm-mlu and xLLM name its tensors, with numpy and safetensors alone."""
+"""Reads a SmoothQuant or GPTQ folder as vllm-mlu and xLLM name its tensors, with numpy and safetensors alone."""
 
 from __future__ import annotations
 
@@ -23,8 +23,17 @@ class CambriconReader:
         self.quantization = json.loads((folder / "config.json").read_text()).get("quantization_config", {})
 
     def codes(self, module: str) -> np.ndarray:
-        """Integer codes [n, k]; of two int4 in a byte, the low nibble is the even input channel."""
+        """Integer codes [n, k]; of two int4 in a byte, the low nibble is the even input channel.
+
+        GPTQ's are words [k / 8, n]: input channel 8 i + j is bits 4 j to 4 j + 3 of row i, as an offset from -8.
+        """
         stored = self.tensors[f"{module}.qweight"]
+        if self.quantization["quant_method"] == "gptq":
+            assert stored.dtype == np.int32
+            codes = np.empty((stored.shape[1], 8 * stored.shape[0]), np.int8)
+            for channel in range(codes.shape[1]):
+                codes[:, channel] = (stored[channel // 8] >> 4 * (channel % 8) & 15) - 8
+            return codes
         assert stored.dtype == np.int8
         if stored.shape[1] == len(self.tensors[f"{module}.smooth"]):
             return stored
@@ -36,7 +45,10 @@ class CambriconReader:
         """y = (x * smooth) . (code * scale): the weight of x is both together."""
         if f"{module}.weight" in self.tensors:
             return self.tensors[f"{module}.weight"]
-        codes, scale = self.codes(module), self.tensors[f"{module}.per_channel_scale"]
+        codes = self.codes(module)
+        if self.quantization["quant_method"] == "gptq":
+            return codes * self.tensors[f"{module}.scales"][self.tensors[f"{module}.g_idx"]].T
+        scale = self.tensors[f"{module}.per_channel_scale"]
         scale = scale.reshape(len(codes), -1)
         spread = np.repeat(scale, codes.shape[1] // scale.shape[1], axis=1)
         return codes * spread * self.tensors[f"{module}.smooth"]

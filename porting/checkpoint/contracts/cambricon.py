@@ -1,4 +1,4 @@
-"""What vllm-mlu and xLLM on MLU ask of a SmoothQuant folder.
+"""What vllm-mlu and xLLM on MLU ask of a SmoothQuant folder; of GPTQ's, see ``gptq``.
 
 Sources: Cambricon/vllm-mlu:vllm_mlu/model_executor/layers/quantization/; jd-opensource/xllm:xllm/core/framework/
 hf_model_loader.cpp, xllm/core/layers/mlu/.
@@ -11,6 +11,7 @@ from pathlib import Path
 
 import torch
 
+from porting.checkpoint.contracts import gptq
 from porting.checkpoint.contracts.folder import Fault, Folder, experts_only, is_matrix, uniform
 from porting.quantization.keep_tables import kept
 
@@ -23,6 +24,9 @@ def check(path: Path) -> Iterator[Fault]:
     """Everything that is wrong, entry by entry."""
     folder = Folder(path)
     method = folder.quantization.get("quant_method")
+    if method == gptq.METHOD:
+        yield from gptq.check(folder, _RUNTIME)
+        return
     modules = [name.removesuffix(".qweight") for name in folder.entries if name.endswith(".qweight")]
     yield from _config(folder, bool(modules))
     kinds = dict.fromkeys(modules, "quantized")

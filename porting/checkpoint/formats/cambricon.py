@@ -1,5 +1,7 @@
 """What vllm-mlu and xLLM load on Cambricon MLU: SmoothQuant with all factors one, or weights alone.
 
+int4 weights alone are GPTQ's, which vllm-mlu loads and xLLM does not (``gptq``).
+
 Sources: Cambricon/vllm-mlu:vllm_mlu/model_executor/layers/quantization/; jd-opensource/xllm:xllm/core/layers/
 {common,mlu}/ and xllm/core/framework/hf_model_loader.cpp. The order of the two int4 of a byte (even column low) is that
 of the GPTQ path; for SmoothQuant it is not known from public code. Nor are the type of the scales of weights alone
@@ -10,6 +12,7 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
+from porting.checkpoint.formats import gptq
 from porting.checkpoint.formats.format import Format, Result, config_of
 from porting.checkpoint.made import Made
 from porting.checkpoint.source import Source, SourceTensor
@@ -32,6 +35,7 @@ _EXPERTS: dict[str, Any] = {
     "expert_activation_precision": "int8",
 }
 _WEIGHTS: dict[str, Any] = {"quant_method": "weightonly", "quant_mode": "WeightOnly", "bits": 8}
+_INT4 = "w4a16-g128"
 
 
 class Cambricon(Format):
@@ -42,10 +46,13 @@ class Cambricon(Format):
 
     name: ClassVar[str] = "cambricon"
     runtime: ClassVar[str] = "torch_mlu_ops"
-    schemes: ClassVar[tuple[str, ...]] = ("bf16", "w8a8", "w8a16", "w4a8")
+    schemes: ClassVar[tuple[str, ...]] = ("bf16", "w8a8", "w8a16", "w4a8", "w4a16-g128")
 
     def adjusted(self, treatments: dict[str, Treatment], source: Source, scheme: str) -> dict[str, Treatment]:
         """UsageError for what the one configuration of all layers cannot say."""
+        if scheme == _INT4:
+            gptq.require_loadable(treatments, source, self.runtime)
+            return treatments
         for name, treatment in treatments.items():
             spec, shape, expert = treatment.spec, source.tensors[name].shape, is_routed_expert(name)
             if not isinstance(spec, WeightSpec):
@@ -60,6 +67,12 @@ class Cambricon(Format):
                     required=f"{wanted.bits} bits" + (f", {wanted.group} divides the columns" if wanted.group else ""),
                     name=name, shape=shape, fix="--scheme w8a8, or none in the scheme map")  # fmt: skip
         return treatments
+
+    def tensors(self, tensor: SourceTensor, treatment: Treatment, dtype: str) -> tuple[Made, ...]:
+        """As every format; int4 weights alone have scales in the model's dtype."""
+        if treatment.scheme == _INT4:
+            return gptq.tensors(tensor, dtype)
+        return super().tensors(tensor, treatment, dtype)
 
     def quantized(self, tensor: SourceTensor, treatment: Treatment) -> tuple[Made, ...]:
         """qweight, per_channel_scale, smooth; of weights alone, qweight and scales."""
@@ -81,7 +94,9 @@ class Cambricon(Format):
         specs = {treatment.spec for treatment in result.treatments.values() if treatment.spec is not None}
         if not specs:
             return {"config.json": config_of(result, None)}
-        if result.scheme == "w8a16":
+        if result.scheme == _INT4:
+            quantization = dict(gptq.QUANTIZATION)
+        elif result.scheme == "w8a16":
             quantization = _WEIGHTS
         else:
             groups = any(isinstance(spec, WeightSpec) and spec.group for spec in specs)

@@ -48,6 +48,26 @@ def test_bytes_and_digest_do_not_depend_on_the_order(
     assert (tmp_path / "x.safetensors").read_bytes() == DATA
 
 
+@pytest.mark.parametrize("held", [1 << 20, 1 << 10])
+def test_columns_of_a_matrix_come_apart(
+    held: int, flusher: ThreadPoolExecutor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Bytes before, a matrix of 7 rows by columns in any order, and bytes after it, some of them too early."""
+    monkeypatch.setattr(shard_file, "_HELD", held)
+    before, rows, width = 1001, 7, 3000
+    matrix = np.frombuffer(DATA, np.uint8, rows * width, before).reshape(rows, width)
+    file = ShardFile(tmp_path / "x.safetensors", flusher)
+    file.put(0, memoryview(DATA)[:before])
+    end = before + rows * width
+    file.put(end + 5000, memoryview(DATA)[end + 5000 :])
+    for begin, last in ((1000, 2999), (2999, 3000), (0, 1000)):
+        run = np.ascontiguousarray(matrix[:, begin:last])
+        file.put_apart(before + begin, run.reshape(-1).data, last - begin, width)
+    file.put(end, memoryview(DATA)[end : end + 5000])
+    assert file.finish() == "sha256:" + hashlib.sha256(DATA).hexdigest()
+    assert (tmp_path / "x.safetensors").read_bytes() == DATA
+
+
 def test_an_abandoned_file_is_gone(flusher: ThreadPoolExecutor, tmp_path: Path) -> None:
     file = ShardFile(tmp_path / "x.safetensors", flusher)
     file.put(0, memoryview(DATA))

@@ -220,6 +220,6 @@ def test_formats_are_told_apart_and_others_refused(converted: Convert, tmp_path:
     out = converted("w8a8", "ascend", "cambricon", "compressed-tensors", "sglang")
     for form in ("ascend", "cambricon", "compressed-tensors", "sglang"):
         assert detect(out / form) == form
-    (tmp_path / "config.json").write_text('{"quantization_config": {"quant_method": "gptq"}}')
-    with pytest.raises(InvalidModelError, match="gptq"):
+    (tmp_path / "config.json").write_text('{"quantization_config": {"quant_method": "awq"}}')
+    with pytest.raises(InvalidModelError, match="awq"):
         detect(tmp_path)
