@@ -31,7 +31,6 @@ from typing import Any
 import checkpoints
 import harness
 
-ROOT = Path(__file__).resolve().parents[1]
 FORMATS = ("ascend", "cambricon", "compressed-tensors")
 LIMIT = 120.0
 """Seconds after which a contender runs no more."""
@@ -174,11 +173,8 @@ def turn(run: Run, out: Path) -> None:
     shutil.rmtree(out, ignore_errors=True)
     drop(run.source)
     os.sync()
-    variables = {**os.environ, "PYTHONPATH": os.pathsep.join(str(ROOT / part) for part in ("", "passes", "kernels"))}
-    if run.command[0] not in (sys.executable, "sh"):
-        del variables["PYTHONPATH"]
     start = time.perf_counter()
-    process = subprocess.Popen(run.command, env=variables, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    process = subprocess.Popen(run.command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
     assert process.stdout is not None
     text = process.stdout.read()
     _, status, usage = os.wait4(process.pid, 0)

@@ -72,7 +72,7 @@ def emit(source: str, dtype: str, out: str) -> dict[str, Any]:
 def measured(source: Path, dtype: str, out: Path) -> dict[str, Any]:
     """``emit`` in a process of its own."""
     root = wide_layer.ROOT
-    path = os.pathsep.join(str(root / part) for part in (".", "passes", "kernels", "benchmarks"))
+    path = os.pathsep.join(str(root / part) for part in (".", "benchmarks"))
     command = [sys.executable, str(Path(__file__)), "--emit", str(source), dtype, str(out)]
     done = subprocess.run(command, env={**os.environ, "PYTHONPATH": path}, capture_output=True, text=True, check=False)
     if done.returncode:

@@ -28,6 +28,8 @@ Run = Callable[[], "Notes | Callable[[], Notes] | None"]
 
 SHORTEST_TURN = 0.2
 """Seconds: what is shorter runs several times a turn, or the caches that the others left cold are all one sees."""
+COLLECTED = 0.01
+"""Seconds; collecting after each of shorter runs would take most of a turn."""
 ROOT = Path(__file__).resolve().parents[1]
 
 
@@ -90,7 +92,7 @@ class _Worker:
 
     def __init__(self, script: str, contender: str, case: str, threads: int) -> None:
         variables = dict(os.environ, OMP_NUM_THREADS=str(threads), PORTING_BENCHMARK_THREADS=str(threads))
-        variables["PYTHONPATH"] = os.pathsep.join(str(ROOT / part) for part in (".", "passes", "kernels"))
+        variables["PYTHONPATH"] = str(ROOT)  # for the examples; packages are the installed ones, native loops included
         self.name = f"{contender} on {case}"
         self.process = subprocess.Popen(
             [sys.executable, script, "--worker", contender, case],
@@ -155,7 +157,8 @@ def serve(imports: Callable[[str], None], prepare: Callable[[str, str, int], Run
         spent: list[float] = []
         while sum(spent) < SHORTEST_TURN:
             found = None  # what it keeps alive is not part of the next turn, nor what only the collector can free
-            gc.collect()
+            if not spent or spent[-1] > COLLECTED:
+                gc.collect()
             start = time.perf_counter()
             found = run()
             spent.append(time.perf_counter() - start)

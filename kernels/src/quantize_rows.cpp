@@ -8,6 +8,7 @@ namespace porting {
 PORTING_DISPATCH
 Findings quantize_rows(const WeightRows& m, CodeRange range, std::int8_t* codes, float* scales, float* scratch) {
     const float high = static_cast<float>(range.limit), low = -high - 1.0f;
+    const bool clips = scratch != nullptr || range.divisor > high;
     Findings found;
     for (std::size_t row = 0; row < m.rows; ++row) {
         const float* w = m.values + static_cast<std::ptrdiff_t>(row) * m.pitch;
@@ -19,7 +20,9 @@ Findings quantize_rows(const WeightRows& m, CodeRange range, std::int8_t* codes,
                 if (scratch != nullptr && scale > kLeastScale) {
                     scale = searched(w + begin, m.group, scale, low, high, scratch);
                 }
-                found.saturated += encode(w + begin, m.group, scale, low, high, codes);
+                const auto value = [=](std::size_t i) { return w[begin + i]; };
+                found.saturated += clips ? encode<true>(value, m.group, scale, low, high, codes)
+                                         : encode<false>(value, m.group, scale, low, high, codes);
             }
             *scales = scale;
         }

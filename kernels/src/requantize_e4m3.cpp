@@ -55,16 +55,13 @@ inline void dequantize(const Group& group, float* out) {
     });
 }
 
-// Returns how many codes were brought back to the limits.
-inline std::int64_t encode(const Group& group, float scale, float low, float high, std::int8_t* out) {
-    std::int32_t saturated = 0;
+template <bool clips>
+inline std::int64_t encode_group(const Group& group, float scale, float low, float high, std::int8_t* out) {
+    std::int64_t saturated = 0;
     group.runs([&](std::size_t begin, std::size_t size, float block_scale) {
         const std::uint8_t* codes = group.codes + begin;
-        for (std::size_t i = 0; i < size; ++i) {
-            const float code = rounded(decode(codes[i]) * block_scale, scale);
-            saturated += (code < low ? 1 : 0) + (code > high ? 1 : 0);
-            out[begin + i] = code_of(clamped(code, low, high));
-        }
+        const auto value = [=](std::size_t i) { return decode(codes[i]) * block_scale; };
+        saturated += encode<clips>(value, size, scale, low, high, out + begin);
     });
     return saturated;
 }
@@ -89,9 +86,12 @@ Findings requantize_e4m3(const BlockScaled& m, std::size_t group_size, CodeRange
             } else if (scratch != nullptr && scale > kLeastScale) {
                 dequantize(group, scratch);
                 scale = searched(scratch, group_size, scale, low, high, scratch + group_size);
-                found.saturated += encode(scratch, group_size, scale, low, high, codes);
+                const auto value = [=](std::size_t i) { return scratch[i]; };
+                found.saturated += encode<true>(value, group_size, scale, low, high, codes);
             } else {
-                found.saturated += encode(group, scale, low, high, codes);
+                const bool clips = range.divisor > high;
+                found.saturated += clips ? encode_group<true>(group, scale, low, high, codes)
+                                         : encode_group<false>(group, scale, low, high, codes);
             }
             *scales = scale;
         }

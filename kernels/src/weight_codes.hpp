@@ -89,11 +89,17 @@ inline float rounded(float w, float scale) { return half_even(w / scale); }
 
 inline std::int8_t code_of(float rounded) { return static_cast<std::int8_t>(static_cast<std::int32_t>(rounded)); }
 
-// Returns how many codes were brought back to the limits.
-inline std::int64_t encode(const float* w, std::size_t size, float scale, float low, float high, std::int8_t* codes) {
+// Codes of value(0), value(1), ... Returns how many were brought back to the limits. Where the greatest magnitude becomes
+// the limit there are none (clips is false), and not to look for them saves a third of the time.
+template <bool clips, typename Value>
+inline std::int64_t encode(Value value, std::size_t size, float scale, float low, float high, std::int8_t* codes) {
     std::int32_t saturated = 0;
     for (std::size_t i = 0; i < size; ++i) {
-        const float code = rounded(w[i], scale);
+        const float code = rounded(value(i), scale);
+        if (!clips) {
+            codes[i] = code_of(code);
+            continue;
+        }
         saturated += (code < low ? 1 : 0) + (code > high ? 1 : 0);
         codes[i] = code_of(clamped(code, low, high));
     }
