@@ -6,7 +6,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from porting import manifest
+from porting import backends, manifest
 from porting.checkpoint.record import NAME
 from porting.checkpoint.served import Served
 from porting.checkpoint.source import Source
@@ -19,11 +19,21 @@ from porting.target import Target
 
 _SURFACES = {"ascend": ("ascend-910b", "torch_npu"), "cambricon": ("cambricon-mlu590", "torch_mlu_ops")}
 """Format -> the backend and surface whose runtimes load it; the others are loaded by several."""
+_DTYPE = "bfloat16"
+"""In which runtimes compute, and in which a folder holds what stays in float."""
 
 
 def is_converted(path: Path) -> bool:
     """Whether a folder is a conversion, or holds a checkpoint, and no port."""
     return not (path / MANIFEST).exists() and ((path / NAME).exists() or (path / "config.json").exists())
+
+
+def _target(form: str, scheme: str) -> Target:
+    """Where the format is served; the reference, where that surface does not know the scheme."""
+    backend, surface = _SURFACES.get(form, ("reference", "reference"))
+    if scheme not in backends.get(backend).surface(surface).schemes:
+        backend, surface = "reference", "reference"
+    return Target.resolve(backend, surface, scheme=scheme, dtype=_DTYPE, language_model=True)
 
 
 def verify_converted(
@@ -56,8 +66,7 @@ def verify_converted(
     original = Source(Path(source))
     served = Served(path)
     scheme = served.scheme({tensor.name: tensor.shape for tensor in original.tensors.values()})
-    backend, surface = _SURFACES.get(detect(path), ("reference", None))
-    target = Target.resolve(backend, surface, scheme=scheme, language_model=True)
+    target = _target(detect(path), scheme)
     with tempfile.TemporaryDirectory(prefix="porting-") as scratch:
         out = Path(scratch) / "port"
         request = Request(

@@ -13,6 +13,7 @@ import onnx_ir as ir
 import porting
 from porting.embedded_weights import blocks, require_readable, write_with_weights
 from porting.weights.row_tensor import RowTensor
+from porting_passes.quantize_dynamic import QUANTIZED_NUMBERS
 
 WEIGHTS = "weights.bin"
 WeightPlace = Literal["beside", "embed", "none"]
@@ -170,7 +171,10 @@ def _strip(graph: onnx.GraphProto) -> None:
 
 
 def _strip_node(node: onnx.NodeProto) -> None:
+    kept = [(entry.key, entry.value) for entry in node.metadata_props if entry.key == QUANTIZED_NUMBERS]
     node.ClearField("metadata_props")
+    for key, value in kept:
+        node.metadata_props.add(key=key, value=value)
     node.ClearField("doc_string")
     for attribute in node.attribute:
         if attribute.HasField("g"):

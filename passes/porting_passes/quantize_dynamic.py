@@ -16,6 +16,8 @@ from porting_passes.splice import Names, ReplacementTape, splice
 from porting_passes.turn_weight import turned
 
 RULE = "quantize_dynamic"
+QUANTIZED_NUMBERS = "porting.quantized_numbers"
+"""Metadata of a product in float whose weight holds what a quantization has made of the numbers."""
 _WEIGHT_AT = {"MatMul": 1, "Gemm": 1, "porting.GroupedMatmul": 1, "porting.MLAAttention": 4}
 _FLOATS = (ir.DataType.FLOAT, ir.DataType.FLOAT16, ir.DataType.BFLOAT16)
 

@@ -19,7 +19,10 @@ _TOUCHED = 2
 def budget(memory: int) -> int:
     """Bytes that blocks may take together under ``memory`` of the whole process. UsageError for too little."""
     if memory <= PROCESS:
-        raise UsageError("the memory is too small", required=f"more than {PROCESS >> 20} MiB", met=f"{memory} bytes")
+        raise UsageError(
+            "the memory is too small", required=f"more than {PROCESS >> 20} MiB, 1 GiB to be quick",
+            met=f"{memory >> 20} MiB",
+        )  # fmt: skip
     return (memory - PROCESS) // _TOUCHED
 
 

@@ -26,6 +26,7 @@ from porting.checkpoint.side_files import copy_side_files, side_files
 from porting.checkpoint.source import Source
 from porting.checkpoint.treatment import treatments, with_whole_scales
 from porting.errors import ExistingOutputError, OutputError, UsageError
+from porting.manifest import file_digest
 from porting.output_folder import disk_errors, lock
 from porting.quantization.scheme_map import SchemeMap
 
@@ -66,9 +67,9 @@ class Conversion:
         """All that the bytes of the result depend on, but for the version of porting."""
         lines = self.scheme_map.lines if self.scheme_map is not None else ()
         return {
-            "source": {"folder": self.source.folder.name, "digest": self.source.digest()},
+            "source": self.source.digest(),
             "scheme": self.scheme,
-            "formats": list(self.formats),
+            "formats": sorted(self.formats),
             "divisor": 127.5 if self.whole else 127,
             "scheme_map": [[line.pattern.pattern, line.scheme] for line in lines],
         }
@@ -95,7 +96,7 @@ def convert(
     with disk_errors(out, _LEFT):
         out.parent.mkdir(parents=True, exist_ok=True)
     with disk_errors(out, _LEFT), lock(out):
-        _require_ours(out)
+        _require_ours(out, conversion.source.folder)
         record = Record.resumed(out, conversion.asked())
         _require_room(layouts, record, out)
         out.mkdir(exist_ok=True)
@@ -116,8 +117,8 @@ def convert(
                 return ShardFile(out / layout.folder / name, flusher)
 
             _stream(conversion.source, layouts, threads, limit, record, sink, done, progress or Silent())
-        if not record.document["complete"]:
-            _write_documents(conversion, layouts, out)
+        if not record.is_whole:
+            record.document["documents"] = _write_documents(conversion, layouts, out)
             record.document["complete"] = True
             record.save()
     return record.document
@@ -190,7 +191,9 @@ def _name(layout: FormatLayout, file: str) -> str:
     return f"{layout.folder}/{file}" if layout.folder else file
 
 
-def _require_ours(out: Path) -> None:
+def _require_ours(out: Path, source: Path) -> None:
+    if source.resolve() in (out.resolve(), *out.resolve().parents):
+        raise ExistingOutputError(f"{out} is in the source", required="a folder of its own", fix="another -o")
     if out.exists() and not out.is_dir():
         raise ExistingOutputError(f"{out} is a file", required="a folder, or no such path", fix="another -o")
     if out.is_dir() and not (out / NAME).exists():
@@ -235,15 +238,20 @@ def _require_room(layouts: Sequence[FormatLayout], record: Record, out: Path) ->
         )
 
 
-def _write_documents(conversion: Conversion, layouts: Sequence[FormatLayout], out: Path) -> None:
-    """Index, config and description; then what is copied. The record calls a result complete only after them."""
+def _write_documents(conversion: Conversion, layouts: Sequence[FormatLayout], out: Path) -> dict[str, str]:
+    """Index, config and description, whose digests are returned; then what is copied.
+
+    The record calls a result complete only after them.
+    """
+    digests: dict[str, str] = {}
     for layout in layouts:
         folder = out / layout.folder
         made = {tensor.name: layout.made(tensor) for tensor in conversion.source.tensors.values()}
         result = Result(conversion.source, conversion.scheme, layout.treatments, made)
-        index = json.dumps(layout.index(), indent=2, ensure_ascii=False)
-        write_file(folder / f"{layout.form.stem}{SUFFIX}.index.json", index + "\n")
-        for name, document in layout.form.documents(result).items():
+        documents = {f"{layout.form.stem}{SUFFIX}.index.json": layout.index(), **layout.form.documents(result)}
+        for name, document in documents.items():
             write_file(folder / name, json.dumps(document, indent=2, ensure_ascii=False) + "\n")
+            digests[_name(layout, name)] = file_digest(folder / name)
         copy_side_files(conversion.source.folder, folder)
     sync_folder(out)
+    return dict(sorted(digests.items()))

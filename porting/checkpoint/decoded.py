@@ -80,8 +80,26 @@ class ConvertedFolder:
             self._types = _json(path / "quant_model_description.json")
 
     def decoded(self, name: str, shape: tuple[int, ...]) -> Decoded:
-        """The tensor that a source tensor of this name and shape became. InvalidModelError where there is none."""
+        """The tensor that a source tensor of this name and shape became.
+
+        InvalidModelError where there is none, or one of another size.
+        """
         rows, columns = _matrix(shape)
+        found = self._found(name, rows, columns)
+        across, down = found.codes.columns, found.codes.rows
+        stored = (across if found.transposed else down) * found.rows_a_row
+        few = down if found.transposed else across
+        scales = len(found.scale) if found.scale is not None else 0
+        fit = found.scale is None or scales == -(-rows // found.block[0])
+        if not rows <= stored < rows + found.rows_a_row or few > columns or not fit:
+            raise InvalidModelError(
+                "a tensor of another size than that of the source", required=f"[{rows}, {columns}]",
+                met=f"{list(found.codes.shape)}" + ("" if fit else f", with {scales} rows of scales"),
+                where=f"{self.path}, {found.codes.name}",
+            )  # fmt: skip
+        return found
+
+    def _found(self, name: str, rows: int, columns: int) -> Decoded:
         found = self.store.entries.get(name)
         scale = self.store.entries.get(f"{name}_scale")
         if scale is not None and scale.dtype == "U8":

@@ -29,6 +29,8 @@ class Written:
     scales: list[ScaleFinding] = dataclasses.field(default_factory=list)
 
 
+_BLOCKS = 12
+"""Of the largest size that have room at a time."""
 _WAITING = 2
 """Threads more than are asked for: some always wait for the disk, which answers several of them as fast as one."""
 
@@ -157,7 +159,8 @@ class Pipeline:
         self.source = source
         self.memory = Memory(memory)
         self.stopped = False
-        self._block_limit = memory // (threads + _WAITING + 2)
+        # Where there are many threads, memory decides how many of them work, not how small a block must be.
+        self._block_limit = max(memory // (threads + _WAITING + 2), memory // _BLOCKS)
         self._done, self._progress = done, progress
         self._lock = threading.Lock()
         self._pool = ThreadPoolExecutor(threads + _WAITING, thread_name_prefix="rows")

@@ -13,6 +13,7 @@ import porting
 from porting.checkpoint.pipeline import Written
 from porting.checkpoint.shard_file import write_file
 from porting.errors import InvalidInputError, UsageError
+from porting.manifest import file_digest
 from porting_kernels.weight_quantization import Findings
 
 NAME = "conversion.json"
@@ -34,7 +35,8 @@ class Record:
     def resumed(cls, out: Path, asked: dict[str, Any]) -> Record:
         """The record in OUT, or a new one. UsageError for one of other options, another source or another version."""
         fresh = {
-            "schema_version": SCHEMA_VERSION, "porting": porting.__version__, **asked, "complete": False, "files": {},
+            "schema_version": SCHEMA_VERSION, "porting": porting.__version__, **asked,
+            "complete": False, "documents": {}, "files": {},
         }  # fmt: skip
         if not (out / NAME).exists():
             return cls(out, asked, fresh)
@@ -55,6 +57,15 @@ class Record:
         path = self.path.parent / name
         known = self.document["files"].get(name)
         return known is not None and known["size"] == size and path.is_file() and path.stat().st_size == size
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether everything was written, and index, config and description are still what they were."""
+        documents = self.document["documents"].items()
+        return bool(self.document["complete"]) and all(
+            (self.path.parent / name).is_file() and file_digest(self.path.parent / name) == digest
+            for name, digest in documents
+        )
 
     def add(self, name: str, written: Written) -> None:
         """A file is complete and on the disk."""

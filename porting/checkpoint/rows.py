@@ -62,7 +62,8 @@ class Block:
             each.nbytes * (self.last - self.first) // max(1, entry.rows) for _, part in self.parts for each in part.made
         )
         codes = elements * len({part.treatment.spec for _, part in self.parts if part.treatment.spec is not None})
-        return elements * entry.torch_dtype.itemsize + made + codes + 4 * max(SCRATCH, entry.columns) * 4
+        scratch = min(max(SCRATCH, entry.columns), entry.rows * entry.columns)
+        return elements * entry.torch_dtype.itemsize + made + codes + 4 * scratch * 4
 
 
 @dataclasses.dataclass(frozen=True)

@@ -19,7 +19,7 @@ from porting.weights.piece import Piece
 from porting.weights.stored import Stored
 from porting.weights.view import WeightView
 from porting_kernels.weight_quantization import Findings
-from porting_passes.quantize_dynamic import IntegerWeight, LinearWeight
+from porting_passes.quantize_dynamic import QUANTIZED_NUMBERS, IntegerWeight, LinearWeight
 
 _BITS = {127: 8, 7: 4}
 """Greatest code -> bits."""
@@ -66,19 +66,24 @@ class Served:
     def _of(self, stored: Stored) -> Decoded:
         name = stored.entry.name
         if name not in self._decoded:
-            self._decoded[name] = self.folder.decoded(name, stored.entry.shape)
+            self._decoded[name] = found = self.folder.decoded(name, stored.entry.shape)
+            if found.scale is not None and found.scale.dtype != torch.uint8 and not found.scale.isfinite().all():
+                raise InvalidModelError(
+                    "scales that are no numbers", required="finite scales", where=f"{self.folder.path}, {name}"
+                )
         return self._decoded[name]
 
     def scheme(self, shapes: Mapping[str, tuple[int, ...]]) -> str:
-        """The scheme that comes nearest to what the folder holds; ``none`` without integers by rows.
+        """The scheme whose limits a model of this folder is held to; ``none`` where all of it is in float.
 
-        shapes: of the tensors of the source, by name.
+        Integers by rows are of a scheme themselves. Other codes (blocks, microscaling) count as weights alone of as
+        many bits. shapes: of the tensors of the source, by name.
         """
         stored = {name: self.folder.decoded(name, shape) for name, shape in shapes.items()}
         kinds = {
-            (_BITS[decoded.limit], self.folder.quantizes_activations(name))
+            (_bits(decoded), _by_rows(decoded) and self.folder.quantizes_activations(name))
             for name, decoded in stored.items()
-            if _by_rows(decoded)
+            if decoded.scale is not None
         }
         return next((scheme for kind, scheme in _SCHEMES if kind in kinds), "none")
 
@@ -101,6 +106,8 @@ class Served:
         (kind,) = kinds
         decoded = self._of(pieces[0].stored)
         if not isinstance(kind, tuple):
+            if decoded.scale is not None:
+                linear.node.metadata_props[QUANTIZED_NUMBERS] = self.folder.form
             return kind
         spec, activations = kind
         weight = QuantizedWeight(linear.tensor, spec, name=linear.value.name, rows=_Rows(linear.tensor))
@@ -163,6 +170,10 @@ class _Rows:
 def _by_rows(decoded: Decoded) -> bool:
     """Whether it holds integers with scales of rows, or of groups of a row."""
     return decoded.limit in _BITS and decoded.scale is not None and decoded.block[0] == 1 and not _is_float(decoded)
+
+
+def _bits(decoded: Decoded) -> int:
+    return _BITS.get(decoded.limit, 8)
 
 
 def _is_float(decoded: Decoded) -> bool:

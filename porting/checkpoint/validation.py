@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from porting.checkpoint.contracts import ascend, cambricon, compressed_tensors, sglang
+from porting.checkpoint.contracts import ascend, cambricon, completeness, compressed_tensors, sglang
 from porting.checkpoint.contracts.folder import Fault
 from porting.checkpoint.record import NAME, read_record
 from porting.errors import InvalidModelError
@@ -38,6 +38,7 @@ def detect(folder: Path) -> str:
     """
     if not folder.is_dir():
         raise InvalidModelError("no such folder", required="a converted folder", where=folder)
+    _require_whole(folder)
     if (folder / ascend.DESCRIPTION).exists():
         return "ascend"
     config = read_json(folder / "config.json")
@@ -51,6 +52,24 @@ def detect(folder: Path) -> str:
             where=folder / "config.json",
         )  # fmt: skip
     return _METHODS[method]
+
+
+def _require_whole(folder: Path) -> None:
+    """InvalidModelError for a conversion that has not ended, and for one of several formats."""
+    for place in (folder, folder.parent):
+        if not (place / NAME).exists():
+            continue
+        record = read_record(place)
+        if place != folder and folder.name not in record.get("formats", []):
+            continue
+        if not record.get("complete"):
+            raise InvalidModelError(
+                "the conversion has not ended", required="complete: true", where=place / NAME,
+                fix="run the same `porting checkpoint convert` again: it goes on from there",
+            )  # fmt: skip
+        if place == folder and len(record.get("formats", [])) > 1:
+            below = [str(folder / str(name)) for name in record["formats"]]
+            raise InvalidModelError("a folder of several formats", required="one of them", met=", ".join(below))
 
 
 def folders(out: Path) -> list[Path]:
@@ -73,6 +92,7 @@ def validate(folder: Path, *, digests: bool = False) -> list[Fault]:
     form = detect(folder)
     faults = list(_files(folder, stem_of(form)))
     faults += CONTRACTS[form](folder)
+    faults += completeness.check(*_stored(folder, stem_of(form)))
     if digests:
         faults += _digests(folder)
     return faults
@@ -112,6 +132,13 @@ def _files(folder: Path, stem: str) -> Iterator[Fault]:
             yield Fault(name, "no scales of the source", "it is there")
 
 
+def _stored(folder: Path, stem: str) -> tuple[list[str], dict[str, Any]]:
+    """Names of all tensors, and config.json."""
+    names = [name for file in read_index(folder, stem) for name in read_header(folder / file).entries]
+    config = read_json(folder / "config.json")
+    return names, config if isinstance(config, dict) else {}
+
+
 def _digests(folder: Path) -> Iterator[Fault]:
     """Every weight file is what was written. The record is in the folder, or above it with several formats."""
     place, prefix = (folder, "") if (folder / NAME).exists() else (folder.parent, f"{folder.name}/")
@@ -121,10 +148,11 @@ def _digests(folder: Path) -> Iterator[Fault]:
     record = read_record(place)
     if not record.get("complete"):
         yield Fault(NAME, "a conversion that has ended", "it goes on, or was interrupted")
-    for name, facts in record["files"].items():
+    digests = {name: facts["digest"] for name, facts in record["files"].items()} | record.get("documents", {})
+    for name, digest in digests.items():
         if not name.startswith(prefix) or "/" in name.removeprefix(prefix):
             continue
         path = place / name
         met = file_digest(path) if path.is_file() else "missing"
-        if met != facts["digest"]:
-            yield Fault(name, str(facts["digest"]), met)
+        if met != digest:
+            yield Fault(name, str(digest), met)

@@ -16,6 +16,7 @@ import torch
 from porting.parity.anchors import Anchor
 from porting.parity.metrics import significant
 from porting_passes.constants import constant_of
+from porting_passes.quantize_dynamic import QUANTIZED_NUMBERS
 
 # int32: eight packed int4 codes. Small constants of these types are shapes and zero points, and have one dimension.
 _WEIGHTS = (ir.DataType.INT8, ir.DataType.UINT8, ir.DataType.INT4, ir.DataType.UINT4, ir.DataType.INT32)
@@ -91,7 +92,7 @@ def _wide(sums: torch.Tensor, width: int) -> torch.Tensor:
 
 
 def quantized(ported: ir.Model, anchors: Sequence[Anchor]) -> set[str]:
-    """Ported names of the anchors that are computed from other anchors through integer codes or integer weights."""
+    """Ported names of the anchors that are computed from other anchors through integer codes or quantized weights."""
     stop = {anchor.value for anchor in anchors}
     values = {v.name: v for node in ported.graph for v in node.outputs}
     return {name for name in stop if name in values and _through_integers(values[name], stop)}
@@ -104,6 +105,8 @@ def _through_integers(value: ir.Value, stop: set[str]) -> bool:
         if node is None or node in seen:
             continue
         seen.add(node)
+        if QUANTIZED_NUMBERS in node.metadata_props:
+            return True
         for operand in (v for v in node.inputs if v is not None):
             tensor = constant_of(operand)
             if tensor is not None:

@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 from porting.checkpoint.conversion import Conversion, convert
 from porting.checkpoint.source import Source
 from porting.converted import is_converted, verify_converted
-from porting.errors import InvalidInputError, UsageError
+from porting.errors import InvalidInputError, InvalidModelError, UsageError
 from porting.parity.result import Parity
 from porting.port import Request, port
 from porting.target import Target
@@ -69,6 +69,18 @@ def test_a_code_that_lies_fails_and_its_module_is_named(w8a8: Path, text: Path, 
     assert any("layers.1.self_attn" in reason for reason in found.reasons)
 
 
+def test_scales_that_are_no_numbers_are_bad_input(w8a8: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    shutil.copytree(w8a8 / "ascend", out)
+    name = "model.layers.1.self_attn.o_proj.weight_scale"
+    file = out / json.loads((out / "quant_model_weights.safetensors.index.json").read_text())["weight_map"][name]
+    tensors = load_file(file)
+    tensors[name][3] = float("nan")
+    save_file(tensors, file, metadata={"format": "pt"})
+    with pytest.raises(InvalidModelError, match=r"(?s)no numbers.*o_proj"):
+        verify_converted(out, source=str(EXAMPLE))
+
+
 def test_several_formats_and_no_source_are_refused(w8a8: Path) -> None:
     assert is_converted(w8a8)
     with pytest.raises(UsageError, match="does not say where its source is"):
@@ -91,6 +103,8 @@ def test_several_formats_and_no_source_are_refused(w8a8: Path) -> None:
         ("fp8-block", "compressed-tensors", 2e-3),
         ("mxfp8", "compressed-tensors", 2e-2),
         ("mxfp4", "compressed-tensors", 2e-1),
+        ("mxfp8", "ascend", 2e-2),
+        ("bf16", "cambricon", 2e-3),
         ("w8a8", "sglang", 4e-3),
         ("int8-block", "sglang", 4e-3),
     ],
@@ -101,6 +115,7 @@ def test_every_format_is_served(scheme: str, form: str, kl: float, text: Path, t
     convert(Conversion(Source(EXAMPLE), scheme, (form,)), out, threads=2)
     found, record = verify_converted(out, source=str(EXAMPLE), inputs=text, threads=2)
     assert found.language["logits"].kl_mean < kl
+    assert found.verdict == "pass", found.reasons
     integers = scheme in ("w8a8", "w8a16", "w4a8", "w4a16-g128")
     assert bool(record["quantized"]) == integers
     assert not os.path.exists(record["source"]["path"] + "/port")

@@ -17,6 +17,7 @@ from porting.checkpoint.formats.format import Format, Result, config_of
 from porting.checkpoint.made import Made
 from porting.checkpoint.source import Source, SourceTensor
 from porting.checkpoint.treatment import Treatment, is_routed_expert, require
+from porting.quantization.keep_tables import kept
 from porting.quantization.weight_spec import WeightSpec
 
 _TOKENS: dict[str, Any] = {
@@ -55,6 +56,11 @@ class Cambricon(Format):
             return treatments
         for name, treatment in treatments.items():
             spec, shape, expert = treatment.spec, source.tensors[name].shape, is_routed_expert(name)
+            if scheme != "bf16" and spec is None and treatment.matrix:
+                require(kept(name.removesuffix(".weight"), source.family, self.runtime) is not None,
+                        "a linear layer that would stay in float: the loaders have no list of such ones",
+                        required="every layer quantized that the keep-table does not name", name=name, shape=shape,
+                        fix="a scheme map without a line for it, or another format")  # fmt: skip
             if not isinstance(spec, WeightSpec):
                 continue
             if scheme == "w8a16":
@@ -65,7 +71,7 @@ class Cambricon(Format):
             require(spec == wanted and treatment.activation == activation,
                     "one configuration is for all layers of a kind",
                     required=f"{wanted.bits} bits" + (f", {wanted.group} divides the columns" if wanted.group else ""),
-                    name=name, shape=shape, fix="--scheme w8a8, or none in the scheme map")  # fmt: skip
+                    name=name, shape=shape, fix="--scheme w8a8")  # fmt: skip
         return treatments
 
     def tensors(self, tensor: SourceTensor, treatment: Treatment, dtype: str) -> tuple[Made, ...]:

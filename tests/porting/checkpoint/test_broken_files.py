@@ -29,7 +29,9 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def copy(folder: Path, to: Path, data: bytes) -> Path:
+def copy(folder: Path, base: Path, data: bytes) -> Path:
+    to = base / "source"
+    to.mkdir()
     for path in folder.iterdir():
         (to / path.name).symlink_to(path)
     (to / FILE).unlink()
@@ -109,7 +111,7 @@ def test_bytes_changed_at_random_are_refused_or_give_a_whole_result(data: st.Dat
 
 def test_a_file_that_shrinks_while_it_is_read_is_named(whole: Path, tmp_path: Path) -> None:
     source = Source(copy(whole, tmp_path, (whole / FILE).read_bytes()))
-    (tmp_path / FILE).write_bytes((whole / FILE).read_bytes()[:-100])
+    (source.folder / FILE).write_bytes((whole / FILE).read_bytes()[:-100])
     with pytest.raises(PortingError, match=f"(?s)shorter.*{FILE}") as error:
         convert(Conversion(source, "w8a8", ("ascend",)), tmp_path / "out", threads=2)
     assert error.value.exit_code == 2

@@ -26,8 +26,10 @@ from porting.checkpoint import blocks, conversion, rows
 from porting.checkpoint.conversion import Conversion, convert, dry_run
 from porting.checkpoint.record import NAME
 from porting.checkpoint.source import Source
+from porting.checkpoint.validation import detect, validate
 from porting.errors import ExistingOutputError, InvalidModelError, OutputBusyError, OutputError, UsageError
 from porting.output_folder import lock
+from porting.quantization.scheme_map import read_scheme_map
 
 from .conftest import Convert
 
@@ -118,6 +120,71 @@ def test_another_source_is_refused(tmp_path: Path) -> None:
     fp8_checkpoint.write(folder, seed=1)
     with pytest.raises(UsageError, match="another source"):
         convert(Conversion(Source(folder), "w8a8", ("ascend",)), out, threads=1)
+
+
+def test_a_source_that_was_moved_is_the_same(source_folder: Path, tmp_path: Path) -> None:
+    """Times of change and the folder's name differ between machines; formats may be named in any order."""
+    out, moved = tmp_path / "out", tmp_path / "moved"
+    convert(Conversion(Source(source_folder), "w8a8", ("ascend", "cambricon")), out, threads=1)
+    before = contents(out)
+    shutil.copytree(source_folder, moved)
+    for path in moved.iterdir():
+        os.utime(path, (1, 1))
+    again = Conversion(Source(moved), "w8a8", ("cambricon", "ascend"))
+    convert(again, out, threads=1)
+    assert contents(out) == before
+    assert again.source.store.data_bytes_read == 0
+
+
+@pytest.mark.parametrize("damage", ["removed", "changed"])
+@pytest.mark.parametrize("name", ["config.json", "quant_model_weights.safetensors.index.json"])
+def test_a_document_that_is_lost_or_changed_is_found_and_written_anew(
+    name: str, damage: str, source_folder: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    asked = Conversion(Source(source_folder), "w8a8", ("ascend",))
+    convert(asked, out, threads=1)
+    before = contents(out)
+    if damage == "changed":
+        (out / name).write_text((out / name).read_text().replace(": ", ":  ", 1))
+        assert [fault.where for fault in validate(out, digests=True)] == [name]
+    else:
+        (out / name).unlink()
+    convert(asked, out, threads=1)
+    assert contents(out) == before
+
+
+def test_a_result_in_the_source_is_refused(tmp_path: Path) -> None:
+    folder = tmp_path / "source"
+    fp8_checkpoint.write(folder)
+    for out in (folder, folder / "out"):
+        with pytest.raises(ExistingOutputError, match="in the source"):
+            convert(Conversion(Source(folder), "w8a8", ("ascend",)), out, threads=1)
+
+
+def test_more_threads_than_there_is_memory_for(source_folder: Path, whole: dict[str, bytes], tmp_path: Path) -> None:
+    convert(Conversion(Source(source_folder), "w8a8", FORMATS), tmp_path / "out", threads=192)
+    assert contents(tmp_path / "out") == whole
+
+
+def test_a_conversion_that_has_not_ended_is_told_as_such(source_folder: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    convert(Conversion(Source(source_folder), "w8a8", ("ascend", "cambricon")), out, threads=1)
+    with pytest.raises(InvalidModelError, match="a folder of several formats"):
+        detect(out)
+    record = json.loads((out / NAME).read_text())
+    (out / NAME).write_text(json.dumps(record | {"complete": False}))
+    for folder in (out, out / "ascend"):
+        with pytest.raises(InvalidModelError, match="has not ended"):
+            detect(folder)
+
+
+def test_a_layer_in_float_that_no_cambricon_loader_takes_is_refused(source_folder: Path, tmp_path: Path) -> None:
+    path = tmp_path / "map.json"
+    path.write_text(json.dumps({r"model\.layers\.1\.self_attn\.o_proj": "none"}))
+    asked = Conversion(Source(source_folder), "w8a8", ("cambricon",), read_scheme_map(path))
+    with pytest.raises(UsageError, match="no list of such ones"):
+        asked.layouts()
 
 
 def test_a_second_run_on_the_same_out_is_refused(source_folder: Path, tmp_path: Path) -> None:

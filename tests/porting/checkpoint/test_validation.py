@@ -13,6 +13,8 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
+from porting.checkpoint.comparison import compare
+from porting.checkpoint.source import Source
 from porting.checkpoint.validation import detect, validate
 from porting.errors import InvalidModelError
 
@@ -223,3 +225,44 @@ def test_formats_are_told_apart_and_others_refused(converted: Convert, tmp_path:
     (tmp_path / "config.json").write_text('{"quantization_config": {"quant_method": "awq"}}')
     with pytest.raises(InvalidModelError, match="awq"):
         detect(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "gone, named",
+    [
+        (f"{EXPERT}.up_proj.", f"{EXPERT}.up_proj.weight"),
+        (f"{EXPERT}.", f"{EXPERT}.down_proj.weight"),
+        ("model.layers.1.", "model.layers.1"),
+        (f"{EXPERT}.up_proj.weight!", f"{EXPERT}.up_proj.weight"),
+    ],
+)
+def test_what_config_json_counts_is_all_there(gone: str, named: str, converted: Convert) -> None:
+    """Index and description know nothing of what is missing, as in a source that lacked it."""
+    folder = converted("w8a8", "ascend")
+
+    def remove(tensors: dict[str, torch.Tensor]) -> None:
+        for name in list(tensors):
+            if name == gone.removesuffix("!") if gone.endswith("!") else name.startswith(gone):
+                del tensors[name]
+
+    def forget(types: dict[str, Any]) -> None:
+        for name in list(types):
+            if name == gone.removesuffix("!") if gone.endswith("!") else name.startswith(gone):
+                del types[name]
+
+    retensor(folder, remove, "quant_model_weights")
+    edit(folder / "quant_model_description.json", forget)
+    edit(folder / "config.json", lambda config: config.update(n_routed_experts=2))
+    assert named in [fault.where for fault in validate(folder)]
+
+
+def test_a_tensor_of_another_size_is_bad_input(converted: Convert, source_folder: Path) -> None:
+    folder = converted("w8a8", "ascend")
+    name = f"{ATTENTION}.o_proj.weight"
+
+    def shorten(tensors: dict[str, torch.Tensor]) -> None:
+        tensors[name] = tensors[name][:-1]
+
+    retensor(folder, shorten, "quant_model_weights")
+    with pytest.raises(InvalidModelError, match=f"(?s)another size.*{name}"):
+        compare(Source(source_folder), folder)
