@@ -39,7 +39,7 @@ class _Served(Stored):
         step = max(1, SCRATCH // self.decoded.columns // rows.step)
         for begin in range(0, len(rows), step):
             part = rows[begin : begin + step]
-            values = self.decoded.values(*_codes(self.decoded, part[0], part[-1] + 1))
+            values = self.decoded.values(_codes(self.decoded, part[0], part[-1] + 1), part[0])
             out[begin : begin + len(part)].copy_(values[:: rows.step][:, columns.start : columns.stop : columns.step])
 
 
@@ -159,7 +159,7 @@ class _Rows:
                 assert decoded is not None
                 assert decoded.scale is not None
                 part = piece.rows[begin - piece.row : end - piece.row]
-                stored, _ = _codes(decoded, part[0], part[-1] + 1)
+                stored = _codes(decoded, part[0], part[-1] + 1)
                 codes[begin - first : end - first].copy_(stored[:: part.step])
                 scales.append(decoded.scale[part[0] : part[-1] + 1 : part.step])
             return torch.cat(scales), Findings()
@@ -181,7 +181,7 @@ def _is_float(decoded: Decoded) -> bool:
     return decoded.scale.dtype == torch.uint8 or decoded.codes.torch_dtype == torch.float8_e4m3fn
 
 
-def _codes(decoded: Decoded, first: int, last: int) -> tuple[torch.Tensor, int]:
-    """Stored codes of rows, whatever rows share a byte with them; and the first of the rows again."""
+def _codes(decoded: Decoded, first: int, last: int) -> torch.Tensor:
+    """Stored codes of rows, whatever rows share a byte with them."""
     begin = first - first % decoded.rows_a_row
-    return decoded.read_codes(begin, last)[first - begin :], first
+    return decoded.read_codes(begin, last)[first - begin :]

@@ -13,10 +13,10 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from porting.weights.direct_read import ALIGNED
+
 PARTIAL = ".partial"
 _BUFFER = 8 << 20
-_ALIGNED = 4096
-"""What places, lengths and memory of direct writing are a multiple of; no disk in use asks for more."""
 _HELD = 32 << 20
 """Bytes that may wait for their turn, so that digest and disk see the file from its begin to its end."""
 _READ = 4 << 20
@@ -182,8 +182,8 @@ class DirectFile:
     def write(self, offset: int, data: memoryview) -> None:
         """Write all of it. OSError."""
         done = 0
-        if self._direct and offset % _ALIGNED == 0:
-            whole = len(data) - len(data) % _ALIGNED
+        if self._direct and offset % ALIGNED == 0:
+            whole = len(data) - len(data) % ALIGNED
             try:
                 done = os.pwrite(self._descriptor, data[:whole], offset) if whole else 0
             except OSError as error:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ from porting.checkpoint.record import NAME, read_record
 from porting.errors import InvalidModelError
 from porting.manifest import file_digest
 from porting.weights.index import read_index, read_json
-from porting.weights.safetensors_file import read_header
+from porting.weights.safetensors_file import Header, read_header
 from porting.weights.scales import FLOAT8
 
 CONTRACTS: dict[str, Callable[[Path], Iterator[Fault]]] = {
@@ -90,24 +90,27 @@ def validate(folder: Path, *, digests: bool = False) -> list[Fault]:
     Without, headers, documents and scales are read. Raises InvalidModelError for files that cannot be read at all.
     """
     form = detect(folder)
-    faults = list(_files(folder, stem_of(form)))
+    stem = stem_of(form)
+    headers = [read_header(folder / name) for name in read_index(folder, stem)]
+    found = read_json(folder / "config.json")
+    config = found if isinstance(found, dict) else {}
+    faults = list(_files(folder, stem, headers, config))
     faults += CONTRACTS[form](folder)
-    faults += completeness.check(*_stored(folder, stem_of(form)))
+    faults += completeness.check((name for header in headers for name in header.entries), config)
     if digests:
         faults += _digests(folder)
     return faults
 
 
-def _files(folder: Path, stem: str) -> Iterator[Fault]:
+def _files(folder: Path, stem: str, headers: Sequence[Header], config: Mapping[str, Any]) -> Iterator[Fault]:
     """The index tells the truth, and no file is there that a loader would take beside it."""
-    files = read_index(folder, stem)
+    files = {header.file.path.name for header in headers}
     path = folder / f"{stem}.safetensors.index.json"
     for stray in sorted(folder.glob("*.safetensors")):
         if stray.name not in files:
             yield Fault(
                 stray.name, "no weight file that the index does not name: xLLM loads all of them", "it is there"
             )
-    headers = [read_header(folder / name) for name in files]
     total = sum(entry.length for header in headers for entry in header.entries.values())
     index: Any = read_json(path) if path.exists() else {}
     stated = index.get("metadata", {}).get("total_size") if isinstance(index, dict) else None
@@ -126,17 +129,10 @@ def _files(folder: Path, stem: str) -> Iterator[Fault]:
     names = [entry.name for header in headers for entry in header.entries.values()]
     if "I8" in dtypes and dtypes & set(FLOAT8):
         yield Fault(str(folder), "no float8 beside int8", "both")
-    method = read_json(folder / "config.json").get("quantization_config", {}).get("quant_method")
+    method = (config.get("quantization_config") or {}).get("quant_method")
     for name in names:
         if name.endswith("weight_scale_inv") and method != "blockwise_int8":
             yield Fault(name, "no scales of the source", "it is there")
-
-
-def _stored(folder: Path, stem: str) -> tuple[list[str], dict[str, Any]]:
-    """Names of all tensors, and config.json."""
-    names = [name for file in read_index(folder, stem) for name in read_header(folder / file).entries]
-    config = read_json(folder / "config.json")
-    return names, config if isinstance(config, dict) else {}
 
 
 def _digests(folder: Path) -> Iterator[Fault]:
@@ -146,8 +142,6 @@ def _digests(folder: Path) -> Iterator[Fault]:
         yield Fault(NAME, "the record of the conversion", "missing")
         return
     record = read_record(place)
-    if not record.get("complete"):
-        yield Fault(NAME, "a conversion that has ended", "it goes on, or was interrupted")
     digests = {name: facts["digest"] for name, facts in record["files"].items()} | record.get("documents", {})
     for name, digest in digests.items():
         if not name.startswith(prefix) or "/" in name.removeprefix(prefix):

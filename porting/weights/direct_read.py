@@ -16,7 +16,7 @@ from porting.weights.descriptors import DescriptorPool
 LEAST = 1 << 18
 """Bytes from which on it pays: a disk is asked for all of them at once."""
 ALIGNED = 4096
-"""What places, lengths and memory of direct reads are a multiple of; no disk in use asks for more."""
+"""What places, lengths and memory past the cache are a multiple of; no disk in use asks for more."""
 
 
 class DirectRead:

@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 
 from porting.checkpoint.contracts import gptq
-from porting.checkpoint.contracts.folder import Fault, Folder, experts_only, is_matrix, uniform
+from porting.checkpoint.contracts.folder import Fault, Folder, experts_only, qweights_alone
 from porting.quantization.keep_tables import kept
 
 _RUNTIME = "torch_mlu_ops"
@@ -27,19 +27,13 @@ def check(path: Path) -> Iterator[Fault]:
     if method == gptq.METHOD:
         yield from gptq.check(folder, _RUNTIME)
         return
-    modules = [name.removesuffix(".qweight") for name in folder.entries if name.endswith(".qweight")]
+    modules = folder.qweights
     yield from _config(folder, bool(modules))
-    kinds = dict.fromkeys(modules, "quantized")
-    for name, entry in folder.entries.items():
-        if not is_matrix(entry):
-            continue
-        module = name.removesuffix(".weight")
-        if module in kinds:
-            yield Fault(name, "qweight alone", "weight beside qweight")
-        elif modules and kept(module, folder.family, _RUNTIME) is None:
-            yield Fault(f"{module}.qweight", "every linear layer that the runtime does not hold in float", "missing")
-        kinds.setdefault(module, "float")
-    yield from uniform(kinds)
+    yield from qweights_alone(
+        folder,
+        lambda module: bool(modules) and kept(module, folder.family, _RUNTIME) is None,
+        "every linear layer that the runtime does not hold in float",
+    )
     for module in modules:
         yield from _module(folder, module, method == "smoothquant")
 

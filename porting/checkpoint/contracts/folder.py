@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +40,11 @@ class Folder:
         self.entries: Mapping[str, Entry] = self.store.entries
         self.config = _document(path / "config.json")
         self.family = str(self.config.get("model_type", ""))
+
+    @property
+    def qweights(self) -> list[str]:
+        """Modules whose codes are called ``qweight``."""
+        return [name.removesuffix(".qweight") for name in self.entries if name.endswith(".qweight")]
 
     @property
     def quantization(self) -> dict[str, Any]:
@@ -98,3 +103,18 @@ def _document(path: Path) -> dict[str, Any]:
 def is_matrix(entry: Entry) -> bool:
     """Whether a tensor may be the weight of a linear layer."""
     return len(entry.shape) == 2 and entry.name.endswith(".weight")
+
+
+def qweights_alone(folder: Folder, wanted: Callable[[str], bool], required: str) -> Iterator[Fault]:
+    """No weight beside a qweight, none in the place of one that is ``wanted`` by its module, and joined ones agree."""
+    kinds = dict.fromkeys(folder.qweights, "quantized")
+    for name, entry in folder.entries.items():
+        if not is_matrix(entry):
+            continue
+        module = name.removesuffix(".weight")
+        if module in kinds:
+            yield Fault(name, "qweight alone", "weight beside qweight")
+        elif wanted(module):
+            yield Fault(f"{module}.qweight", required, "missing")
+        kinds.setdefault(module, "float")
+    yield from uniform(kinds)

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import torch
 
-from porting.checkpoint.contracts.folder import Fault, Folder, experts_only, is_matrix, uniform
+from porting.checkpoint.contracts.folder import Fault, Folder, experts_only, qweights_alone
 from porting.checkpoint.formats.format import STORED_AS
 from porting.checkpoint.formats.gptq import IN_A_WORD, QUANTIZATION, is_linear
 from porting.checkpoint.source import model_dtype
@@ -22,18 +22,12 @@ _ZERO_POINTS = 0x77777777
 def check(folder: Folder, runtime: str) -> Iterator[Fault]:
     """Everything that is wrong, entry by entry."""
     yield from _config(folder)
-    modules = [name.removesuffix(".qweight") for name in folder.entries if name.endswith(".qweight")]
-    kinds = dict.fromkeys(modules, "quantized")
-    for name, entry in folder.entries.items():
-        if not is_matrix(entry):
-            continue
-        module = name.removesuffix(".weight")
-        if module in kinds:
-            yield Fault(name, "qweight alone", "weight beside qweight")
-        elif is_linear(module, folder.family, runtime):
-            yield Fault(f"{module}.qweight", "every linear layer: the loader has no list of others", "missing")
-        kinds.setdefault(module, "float")
-    yield from uniform(kinds)
+    yield from qweights_alone(
+        folder,
+        lambda module: is_linear(module, folder.family, runtime),
+        "every linear layer: the loader has no list of others",
+    )
+    modules = folder.qweights
     for module in modules:
         yield from _module(folder, module, runtime)
 

@@ -266,3 +266,9 @@ def test_a_tensor_of_another_size_is_bad_input(converted: Convert, source_folder
     retensor(folder, shorten, "quant_model_weights")
     with pytest.raises(InvalidModelError, match=f"(?s)another size.*{name}"):
         compare(Source(source_folder), folder)
+
+
+def test_a_config_without_quantization_may_say_null(converted: Convert) -> None:
+    folder = converted("bf16", "cambricon")
+    edit(folder / "config.json", lambda config: config.update(quantization_config=None))
+    assert validate(folder) == []

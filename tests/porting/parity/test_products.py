@@ -4,9 +4,11 @@ import onnx_ir as ir
 import pytest
 import torch
 
+from porting.emit import write_model
 from porting.frontends import origin
 from porting.parity import anchors
 from porting.parity.products import SpreadSums, quantized
+from porting_passes.quantize_dynamic import QUANTIZED_NUMBERS
 
 GENERATOR = torch.Generator().manual_seed(8)
 
@@ -95,3 +97,17 @@ def test_integers_that_are_no_codes_quantize_nothing():
         f (float[2, 4] x) => (float[4, 2] y) <int64[2] s = {4, 2}> { y = Reshape (x, s) }""")
     origin.stamp(model)
     assert quantized(model, anchors.find(model, model, anchors.of_model(model))) == set()
+
+
+def test_a_float_product_of_quantized_numbers_is_quantized_also_when_it_is_read_back(tmp_path):
+    """Blocks of float8 have no integer operator: what they are is said beside the node, and nothing else is."""
+    model = ir.from_onnx_text("""<ir_version: 10, opset_import: ["" : 21]>
+        f (float[2, 2] x) => (float[2, 2] y) <float[2, 2] w = {1, 2, 3, 4}> { h = MatMul (x, w) y = Relu (h) }""")
+    origin.stamp(model)
+    product = next(node for node in model.graph if node.op_type == "MatMul")
+    product.metadata_props.update({QUANTIZED_NUMBERS: "mxfp8", "exporter": "a path"})
+    write_model(model, tmp_path / "model.onnx", None)
+    read = ir.load(tmp_path / "model.onnx")
+    assert [dict(node.metadata_props) for node in read.graph] == [{QUANTIZED_NUMBERS: "mxfp8"}, {}]
+    origin.stamp(read)
+    assert quantized(read, anchors.find(read, read, anchors.of_model(read))) == {"h"}
