@@ -6,13 +6,12 @@ import importlib
 import os
 import sys
 from collections.abc import Mapping
-from types import FrameType
 from typing import Any
 
 import click
 
 from porting import __version__
-from porting.interruption import INTERRUPTED, on_interrupt
+from porting.interruption import INTERRUPTED, interrupt, on_interrupt, requested
 
 # name -> (module with `command`, line of help). Listed here so that `porting --help` imports no command.
 COMMANDS = {
@@ -101,12 +100,6 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def _run(arguments: list[str], debug: bool) -> int:
-    interrupts: list[int] = []
-
-    def interrupt(signum: int, frame: FrameType | None) -> None:
-        interrupts.append(signum)
-        raise KeyboardInterrupt
-
     on_interrupt(interrupt)
     try:
         # Not cli.main(), which ends a closed pipe with 1: here that says that parity fails.
@@ -124,7 +117,7 @@ def _run(arguments: list[str], debug: bool) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # What is left to flush goes nowhere.
         return INTERRUPTED
     except (Exception, SystemExit) as error:
-        if interrupts:  # A library that was importing or tracing may have made it an error of its own.
+        if requested():  # A library that was importing or tracing may have made it an error of its own.
             return _interrupted()
         if debug and isinstance(error, Exception):
             raise

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from porting.errors import InvalidModelError, UsageError
 from porting.frontends.source import Source
+from porting.interruption import raise_if_requested
 
 __all__ = ["Source", "load"]
 
@@ -19,6 +20,7 @@ def load(text: str) -> Source:
     Raises UsageError when it looks like none of them or does not exist, InvalidModelError when it is broken.
     """
     source = _import(text)
+    raise_if_requested()
     if not source.model.graph.outputs:
         raise InvalidModelError(
             f"{text} has no outputs", required="at least one", fix="export it again with what it is to compute"

@@ -59,6 +59,21 @@ def test_inside_code_that_is_run_from_text(tmp_path: Path, number: signal.Signal
     assert result.stderr == "interrupted\n"
 
 
+@SIGNALS
+def test_swallowed_by_what_was_running(tmp_path: Path, number: signal.Signals) -> None:
+    """As torch's tracing does, which logs any exception of some of its parts and goes on."""
+    (tmp_path / "deep.py").write_text(
+        "import os, time, torch\n"
+        "def factory():\n"
+        f"    try:\n        os.kill(os.getpid(), {number.value}); time.sleep(60)\n"
+        "    except BaseException:\n        pass\n"
+        "    return torch.nn.Linear(2, 2), (torch.ones(1, 2),)\n"
+    )
+    result = run("check", "deep:factory", "--backend", "reference", paths=(tmp_path,))
+    assert result.returncode == 130
+    assert result.stderr.endswith("interrupted\n")
+
+
 @pytest.mark.parametrize("arguments", [("backends",), ("--help",)], ids=" ".join)
 def test_a_closed_pipe_is_no_verdict(arguments: tuple[str, ...]) -> None:
     read, write = os.pipe()
